@@ -1,0 +1,155 @@
+"""The declared world as one frozen value. ``load`` reads it from TOML; nothing else makes one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+JOURNAL = "journal"
+CLOCK = "clock"
+
+
+def answers_of(service: str) -> str:
+    """The topic of a service's answers."""
+    return f"{service}.answers"
+
+
+def dead_of(service: str) -> str:
+    """The topic of a service's dead letters."""
+    return f"{service}.dead"
+
+
+class Team(Struct, frozen=True, kw_only=True):
+    """An owner: ``contacts`` are addresses, ``on_call`` who is woken."""
+
+    name: str
+    contacts: tuple[str, ...]
+    on_call: tuple[str, ...]
+    about: str = ""
+
+
+class Topic(Struct, frozen=True, kw_only=True):
+    """A topic: one owning team, one producing service (``journal`` alone has several)."""
+
+    name: str
+    owner: str
+    producer: str
+    key: str
+    partitions: int = 4
+    retention_seconds: float | None = None
+    retention_bytes: int | None = None
+    class_: Literal["critical", "standard", "internal"] = "standard"
+    about: str = ""
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """Attempts of one record in one service; delays grow by ``factor`` up to the maximum."""
+
+    attempts: int = 5
+    first_delay_seconds: float = 1.0
+    factor: float = 2.0
+    max_delay_seconds: float = 60.0
+
+    def delay_seconds(self, attempt: int) -> float:
+        """The wait after the ``attempt``-th failure (1 is the first)."""
+        return min(self.max_delay_seconds, self.first_delay_seconds * self.factor ** (attempt - 1))
+
+    def worst_case_seconds(self) -> float:
+        """The total delay before a record that always fails is parked."""
+        return sum(self.delay_seconds(n) for n in range(1, self.attempts))
+
+
+class Slo(Struct, frozen=True, kw_only=True):
+    """``objective`` (0 to 1) of records handled within ``latency_seconds``."""
+
+    latency_seconds: float
+    objective: float
+
+
+class ServiceEntry(Struct, frozen=True, kw_only=True):
+    """A service as declared. ``handler`` is ``package.module:NAME`` of a ``Service`` value.
+
+    The door has no handler: its routes come with the flow. ``reads`` and ``writes`` name
+    topics; answers and dead letters are implied. ``asks`` names gateways.
+    """
+
+    name: str
+    owner: str
+    handler: str = ""
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
+    retry: RetryPolicy = RetryPolicy()
+    after_park: Literal["halt", "continue"] = "halt"
+    workers: int = 1
+    batch: int = 500
+    slo: Slo | None = None
+    about: str = ""
+
+
+class Breaker(Struct, frozen=True, kw_only=True):
+    """Opens after ``failures`` in a row, tries one call again after ``open_seconds``."""
+
+    failures: int = 5
+    open_seconds: float = 5.0
+
+
+class GatewayEntry(Struct, frozen=True, kw_only=True):
+    """An outside system. ``handler`` is ``package.module:factory``; the factory takes
+    ``settings`` (a mapping) and returns a Gateway. ``rate`` is calls a second."""
+
+    name: str
+    owner: str
+    handler: str
+    rate: float = 1000.0
+    max_in_flight: int = 16
+    timeout_seconds: float = 5.0
+    breaker: Breaker = Breaker()
+    retry: RetryPolicy = RetryPolicy(attempts=1_000_000, first_delay_seconds=0.2)
+    buffer_seconds: float = 86_400.0
+    inline: bool = False
+    settings: dict[str, Any] = {}
+    about: str = ""
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """A step of the business with its recovery targets."""
+
+    name: str
+    services: tuple[str, ...]
+    rto_seconds: float
+    rpo_seconds: float
+    about: str = ""
+
+
+class Client(Struct, frozen=True, kw_only=True):
+    """A caller of the door and what it may do beyond a plain call (until tokens come)."""
+
+    name: str
+    may: tuple[str, ...] = ()
+
+
+class Catalog(Struct, frozen=True, kw_only=True):
+    """The whole declared world. ``flow`` is the dotted path of the Flow value, ``settings`` the
+    flow's own free settings, ``contracts`` the folder of schema snapshots."""
+
+    name: str
+    flow: str
+    teams: dict[str, Team]
+    topics: dict[str, Topic]
+    services: dict[str, ServiceEntry]
+    gateways: dict[str, GatewayEntry] = {}
+    stages: dict[str, Stage] = {}
+    clients: dict[str, Client] = {}
+    settings: dict[str, Any] = {}
+    contracts: str = ""
+
+    def lane_count(self, service: str) -> int:
+        """Partitions of every topic the service reads (all are equal by ``check``)."""
+        entry = self.services[service]
+        return max((self.topics[t].partitions for t in entry.reads), default=1)
+
+    def readers(self, topic: str) -> tuple[str, ...]:
+        """Services that read ``topic``, in catalog order."""
+        return tuple(s.name for s in self.services.values() if topic in s.reads)

@@ -1,0 +1,239 @@
+"""An open embedded file: connection, transactions, and the append to its topics.
+
+Every write goes through :meth:`File.write`: turnstile where the file is shared, BEGIN IMMEDIATE,
+COMMIT, in that order; durable on return (WAL, synchronous=FULL). Statements are counted, so that
+a test can hold the engine to its budget.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from penstock.embedded import rows
+from penstock.embedded.schema import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    PRAGMAS,
+    TABLES,
+    log_ddl,
+    log_table,
+)
+from penstock.embedded.turnstile import Turnstile
+from penstock.errors import Conflict, NotFound, StorageFull
+from penstock.event import Message, partition_of
+from penstock.limits import OFFSET_BITS, OFFSET_MAX
+
+SQLITE_SAFE = (3, 51, 3)  # the WAL-reset race is fixed here and in two older lines
+SQLITE_SAFE_BACKPORTS = ((3, 44, 6), (3, 50, 7))
+_WRITE_FAILED = {
+    apsw.SQLITE_IOERR_WRITE,
+    apsw.SQLITE_IOERR_TRUNCATE,
+    apsw.SQLITE_IOERR_SHMSIZE,
+    apsw.SQLITE_IOERR_SHMOPEN,
+}
+
+
+def wal_safe(version: str) -> bool:
+    """Is this SQLite free of the WAL-reset race (sqlite.org/wal.html#walresetbug)?"""
+    parts = tuple(int(p) for p in version.split(".")[:3])
+    if parts >= SQLITE_SAFE:
+        return True
+    return any(parts[:2] == safe[:2] and parts >= safe for safe in SQLITE_SAFE_BACKPORTS)
+
+
+def is_full(error: apsw.Error) -> bool:
+    """Does the error mean that the disk, a quota or a size limit is exhausted?"""
+    if isinstance(error, apsw.FullError):
+        return True
+    return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in _WRITE_FAILED
+
+
+class File:
+    """One embedded file, opened for writing or, with ``readonly``, for reading.
+
+    ``shared`` files have several writing processes and use the turnstile. ``path`` None is an
+    in-memory database. One thread uses a File at a time. Raises ``Conflict`` for a file of a
+    newer format, ``NotFound`` when a reader finds none.
+    """
+
+    def __init__(
+        self, path: Path | None, *, readonly: bool = False, shared: bool = False
+    ) -> None:
+        self.path, self.readonly = path, readonly
+        self.executions = self.commits = 0
+        self.beat: memoryview | None = None  # word 1: since when a transaction is open (ns)
+        self._turnstile = Turnstile(path) if shared and path and not readonly else None
+        self._partitions: dict[str, int] = {}
+        self.db = self._open()
+        self._cursor = self.db.cursor()
+
+    def _open(self) -> apsw.Connection:
+        if self.path is None:
+            db = apsw.Connection(":memory:")
+        elif self.readonly:
+            if not self.path.exists():
+                raise NotFound("file_missing", f"{self.path} does not exist.")
+            db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        else:
+            db = self._create(self.path)
+        for pragma in PRAGMAS:
+            db.execute(f"PRAGMA {pragma}")
+        if self.readonly:
+            db.execute("PRAGMA query_only=1")
+        self._check_version(db)
+        return db
+
+    def _create(self, path: Path) -> apsw.Connection:
+        """Open for writing and make the schema, whole or not at all, once."""
+        if self._turnstile:
+            self._turnstile.enter()
+        try:
+            db = apsw.Connection(str(path))
+            db.execute("PRAGMA busy_timeout=30000")
+            if not db.pragma("application_id"):
+                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+                db.execute("PRAGMA journal_mode=WAL")
+                os.chmod(path, 0o600)
+            db.execute("BEGIN IMMEDIATE")
+            if not db.pragma("application_id"):
+                self._make_schema(db)
+            db.execute("COMMIT")
+            return db
+        except apsw.Error as error:
+            if is_full(error):
+                raise StorageFull(f"{path}: {error}") from error
+            raise
+        finally:
+            if self._turnstile:
+                self._turnstile.leave()
+
+    def _make_schema(self, db: apsw.Connection) -> None:
+        db.execute(TABLES)
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+    def _check_version(self, db: apsw.Connection) -> None:
+        if self.path is None:
+            self._make_schema(db)
+            return
+        version = db.pragma("user_version")
+        if version > FORMAT_VERSION:
+            raise Conflict(
+                "newer_format",
+                f"{self.path} has format {version}; this penstock knows {FORMAT_VERSION}.",
+                "Run the newer penstock that wrote it, or choose another --home.",
+            )
+
+    def close(self) -> None:
+        """Close the connection and the locks."""
+        self.db.close()
+        if self._turnstile:
+            self._turnstile.close()
+
+    def run(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """One statement, its rows as a list."""
+        self.executions += 1
+        return self._cursor.execute(sql, values).fetchall()
+
+    def run_many(self, sql: str, rows_: Iterable[Sequence[Any]]) -> None:
+        """One statement over many rows of values."""
+        self.executions += 1
+        self._cursor.executemany(sql, rows_)
+
+    def stream(self, sql: str, values: Sequence[Any]) -> Iterator[Any]:
+        """One statement, row by row, on a cursor of its own."""
+        self.executions += 1
+        return iter(self.db.cursor().execute(sql, values))
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """A write transaction: commits, or rolls back when an exception passes.
+
+        Raises ``StorageFull``. A failed fsync leaves as apsw's own error: the process must stop,
+        because what reached the disk is unknown.
+        """
+        if self._turnstile:
+            self._turnstile.enter()
+        try:
+            self._cursor.execute("BEGIN IMMEDIATE")
+            if self.beat is not None:
+                self.beat[1] = time.monotonic_ns()
+            try:
+                yield
+                self._cursor.execute("COMMIT")
+                self.commits += 1
+            except BaseException:
+                if self.db.in_transaction:
+                    self._cursor.execute("ROLLBACK")
+                raise
+        except apsw.Error as error:
+            if is_full(error):
+                raise StorageFull(f"{self.path}: {error}") from error
+            raise
+        finally:
+            if self.beat is not None:
+                self.beat[1] = 0
+            if self._turnstile:
+                self._turnstile.leave()
+
+    def ensure_topic(self, topic: str, partitions: int) -> None:
+        """Make a topic's log. Raises ``Conflict`` when it exists with another count."""
+        found = self.run("SELECT partitions FROM topics WHERE name = ?", (topic,))
+        if not found:
+            with self.write():
+                self.db.execute(log_ddl(topic))
+                self.run("INSERT OR IGNORE INTO topics VALUES(?, ?)", (topic, partitions))
+            found = self.run("SELECT partitions FROM topics WHERE name = ?", (topic,))
+        if found[0][0] != partitions:
+            raise Conflict(
+                "partition_count",
+                f"topic {topic} has {found[0][0]} partitions, the catalog says {partitions}.",
+                "Put the count back: keys would move to other partitions.",
+            )
+        self._partitions[topic] = partitions
+
+    def partitions(self, topic: str) -> int:
+        """The partition count of a topic in this file. Raises ``NotFound``."""
+        count = self._partitions.get(topic)
+        if count is None:
+            found = self.run("SELECT partitions FROM topics WHERE name = ?", (topic,))
+            if not found:
+                raise NotFound("topic_missing", f"{self.path} has no topic {topic}.")
+            count = self._partitions[topic] = found[0][0]
+        return count
+
+    def append(
+        self, topic: str, messages: Sequence[Message], now: int, txn: int, epoch: int
+    ) -> None:
+        """Append inside the caller's transaction; offsets are assigned here, never cached."""
+        count, table = self.partitions(topic), log_table(topic)
+        groups = rows.by_partition((partition_of(m.key, count), m) for m in messages)
+        ends = self._ends(table, list(groups))
+        packed = []
+        for partition, group in groups.items():
+            offset, latest = ends.get(partition, (0, 0))
+            for chunk in rows.split(group):
+                packed.append(rows.pack(partition, offset, chunk, max(now, latest)))
+                offset += len(chunk)
+        self.run_many(
+            f"INSERT INTO {table}(at, count, appended_at, schemas, codec, crc, body, txn, epoch)"
+            f" VALUES(?, ?, ?, ?, ?, ?, ?, {int(txn)}, {int(epoch)})",
+            packed,
+        )
+
+    def _ends(self, table: str, partitions: list[int]) -> dict[int, tuple[int, int]]:
+        """Next offset and latest append time of each partition that has rows."""
+        found = self.run(
+            f"SELECT at, appended_at FROM {table} WHERE at IN (SELECT (SELECT max(at) FROM {table}"
+            " WHERE at >= value << ?2 AND at <= (value << ?2) | ?3) FROM json_each(?1))",
+            (json.dumps(partitions), OFFSET_BITS, OFFSET_MAX),
+        )
+        return {at >> OFFSET_BITS: ((at & OFFSET_MAX) + 1, latest) for at, latest in found}

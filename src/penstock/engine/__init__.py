@@ -1,0 +1,1 @@
+"""The engine: worker and courier step, the intake decides requests, the crew runs them."""

@@ -1,0 +1,397 @@
+"""The pure middle of a worker's turn: a batch of records becomes writes.
+
+``Batch`` knows the records, the documents loaded so far and the keys that are held. Each record
+ends as exactly one of: done (or a duplicate, or passed over), waiting, parked. The cases of one
+record, in order:
+
+    its (topic, key) is held      -> behind: a waiting row, if it has none yet
+    it could not be opened        -> parked, bytes and all
+    its id is marked              -> duplicate: nothing, and its waiting row goes
+    an operator's request         -> its parked record is released or discarded
+    its needs name unloaded refs  -> this and all later records of its key: one more pass
+    decide says Done              -> states, rows, mark
+    Retry, or decide raised       -> waiting, counted; at the bound parked
+    Hold                          -> waiting, not counted
+    Park                          -> parked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Any
+
+from msgspec import Struct
+
+from penstock.decision import (
+    Ask,
+    Attempt,
+    Context,
+    Decision,
+    Done,
+    Hold,
+    Park,
+    Parked,
+    Ref,
+    Retry,
+    State,
+    Unparked,
+)
+from penstock.engine.backlog import Backlog, Held
+from penstock.engine.unit import (
+    ENCODE,
+    REQUESTS,
+    RETRY_REQUESTED,
+    Unit,
+    own_ref,
+    published,
+)
+from penstock.event import Event, Message, Position, Record, child_id, root_id
+from penstock.limits import ATTEMPTS_KEPT_MAX, TEXT_CHARS_MAX
+from penstock.ports import Outgoing, Saved, Waiting
+
+Errors = tuple[tuple[int, str], ...]
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """A record of the batch: opened (``event``) or not (``fault``); ``row`` where it waited."""
+
+    record: Record
+    event: Event | None
+    row: Waiting | None = None
+    fault: tuple[str, str] | None = None  # kind and reason
+
+    @property
+    def held(self) -> Held:
+        """The order it is part of."""
+        return self.record.topic, self.record.message.key
+
+
+class Counts(Struct):
+    """What became of the records of a batch."""
+
+    handled: int = 0
+    duplicates: int = 0
+    behind: int = 0
+    retried: int = 0
+    held: int = 0
+    parked: int = 0
+    passes: int = 0
+
+
+class Batch:
+    """One batch being decided; filled pass by pass, then written by the worker."""
+
+    def __init__(self, unit: Unit, backlog: Backlog, now: int, held: set[Held]) -> None:
+        self.unit, self.now = unit, now
+        self._backlog, self._held = backlog, held
+        self._states: dict[Ref, State | None] = {}
+        self._seen: set[bytes] = set()
+        self._asked: set[str] = set()  # keys whose own document changed in this batch
+        self.saved: dict[Ref, Saved] = {}
+        self.marks: list[bytes] = []
+        self.rows: list[Outgoing] = []
+        self.put: dict[Position, Waiting] = {}
+        self.drop: list[Record] = []
+        self.failing: dict[str, bool] = {}  # key -> did it fail in decide
+        self.counts = Counts()
+
+    # What has to be loaded ---------------------------------------------------------------
+
+    def owns(self, entries: Iterable[Entry]) -> list[Ref]:
+        """The own documents not loaded yet."""
+        refs = {own_ref(self.unit, e.event): None for e in entries if e.event is not None}
+        return [ref for ref in refs if ref not in self._states]
+
+    def needed(self, entries: Iterable[Entry]) -> list[Ref]:
+        """Refs that ``needs`` names and that are not loaded; a raising ``needs`` names none."""
+        needs, states, kind = self.unit.service.needs, self._states, self.unit.service.kind
+        refs: dict[Ref, None] = {}
+        for e in entries:
+            event = e.event
+            if event is None or event.type in REQUESTS:
+                continue
+            try:
+                for ref in needs(event, states[Ref(kind, event.key)]):
+                    if ref not in states:
+                        refs[ref] = None
+            except Exception:  # noqa: S112 - decided again, and counted, when its turn comes
+                continue
+        return list(refs)
+
+    def loaded(self, refs: Sequence[Ref], bodies: dict[Ref, bytes]) -> None:
+        """Take in what the store found; absent documents are None."""
+        decoders = self.unit.decoders
+        for ref in refs:
+            body = bodies.get(ref)
+            self._states[ref] = None if body is None else decoders[ref.kind](body)
+
+    def seen(self, ids: frozenset[bytes]) -> None:
+        """Events that are marked already."""
+        self._seen |= ids
+
+    # One pass ------------------------------------------------------------------------------
+
+    def decide(
+        self, entries: Sequence[Entry], charge: Callable[[Record], None]
+    ) -> list[Entry]:
+        """Decide in order; returns what needs one more load, in order.
+
+        ``charge`` is told each record before its decide, so that a death can be charged to it.
+        """
+        self.counts.passes += 1
+        later: list[Entry] = []
+        postponed: set[str] = set()
+        held, seen = self._held, self._seen
+        for entry in entries:
+            event = entry.event
+            if held and entry.held in held:
+                self._stay_behind(entry)
+            elif event is None:
+                self.park(entry, *(entry.fault or ("malformed", "")), ())
+            elif event.id in seen:
+                self._pass_duplicate(entry)
+            elif event.type in REQUESTS:
+                self._obey(entry, event)
+            elif event.key in postponed or self._lacks_refs(event):
+                postponed.add(event.key)
+                later.append(entry)
+            else:
+                charge(entry.record)
+                self._decide_one(entry, event)
+        return later
+
+    def _lacks_refs(self, event: Event) -> bool:
+        """Do the needs, asked again where the own document changed, name unloaded refs?"""
+        if event.key not in self._asked:
+            return False
+        try:
+            needs = self.unit.service.needs(event, self._states[own_ref(self.unit, event)])
+        except Exception:
+            return False
+        return any(ref not in self._states for ref in needs)
+
+    def _decide_one(self, entry: Entry, event: Event) -> None:
+        unit = self.unit
+        context = Context(
+            event.appended_at if event.type != "wake" else event.data.due,
+            unit.name, unit.service.version, "", event.trace,
+        )
+        try:
+            own = own_ref(unit, event)
+            refs = (own, *unit.service.needs(event, self._states[own]))
+            states = {ref: self._states[ref] for ref in refs}
+            decision = unit.service.decide(states, event, context)
+            if type(decision) is Done:
+                self._done(entry, event, decision, states)
+                return
+        except Exception as error:
+            self._failed(entry, f"{type(error).__name__}: {error}", None)
+            return
+        self._refused(entry, decision)
+
+    def _refused(self, entry: Entry, decision: Decision) -> None:
+        match decision:
+            case Retry(reason=reason, after_seconds=after):
+                self._failed(entry, reason, after)
+            case Hold(dependency=dependency, until=until):
+                self.counts.held += 1
+                errors = _story(entry, self.now, f"holds for {dependency}")
+                self._wait(entry, until, errors, charged=0)
+            case Park(kind=kind, reason=reason):
+                self.failing[entry.record.message.key] = True
+                self.park(entry, kind, reason, _story(entry, self.now, reason))
+            case _:
+                raise AssertionError(f"decide answered {decision!r}, which is no Decision")
+
+    # The ends of a record ------------------------------------------------------------------
+
+    def _done(
+        self, entry: Entry, event: Event, done: Done, states: dict[Ref, State | None]
+    ) -> None:
+        """Everything is sealed before anything is kept: a value that cannot be encoded is this
+        record's failure, not the batch's."""
+        saved = [self._sealed(ref, state, states) for ref, state in done.states.items()]
+        rows = self._rows(event, done)
+        for s, state in zip(saved, done.states.values(), strict=True):
+            self.saved[s.ref], self._states[s.ref] = s, state
+        if done.states:
+            self._asked.add(event.key)
+        self.rows += rows
+        self._finish(entry, event.id)
+        self.failing.setdefault(event.key, False)
+        self.counts.handled += 1
+
+    def _sealed(self, ref: Ref, state: State | None, states: dict[Ref, State | None]) -> Saved:
+        if ref not in states:
+            raise AssertionError(f"decide wrote {ref}, which its needs did not name")
+        if state is None:
+            return Saved(ref, None, None)
+        label = self.unit.service.labels.get(ref.kind)
+        return Saved(ref, ENCODE(state), label(state) if label else None)
+
+    def _rows(self, event: Event, done: Done) -> list[Outgoing]:
+        rows, ordinals = [], count()
+        for emit in done.events:
+            sealed = self.unit.book.seal(emit.data)
+            key = event.key if emit.key is None else emit.key
+            rows.append(published(self.unit, event, emit.topic, key, sealed, next(ordinals)))
+        rows += [self._ask(event, ask, n) for n, ask in enumerate(done.asks)]
+        return rows
+
+    def _ask(self, event: Event, ask: Ask, ordinal: int) -> Outgoing:
+        id_ = child_id(event.id, self.unit.name, f"ask:{ask.gateway}:{ask.name}", ordinal)
+        message = Message(
+            event.key, ENCODE(ask.request), id_, "ask", 1, event.appended_at, event.id,
+            event.trace, self.unit.name, event.notes,  # type: ignore[arg-type]
+        )
+        key = ask.idempotency_key or id_.hex()
+        return Outgoing(ask.gateway, False, message, ask.name, key, ask.due)
+
+    def _finish(self, entry: Entry, id_: bytes) -> None:
+        self.marks.append(id_)
+        self._seen.add(id_)
+        if entry.row is not None:
+            self.drop.append(entry.record)
+
+    def _pass_duplicate(self, entry: Entry) -> None:
+        self.counts.duplicates += 1
+        if entry.row is not None:
+            self.drop.append(entry.record)
+
+    def _stay_behind(self, entry: Entry) -> None:
+        """Keep the record behind its key's head; one that waits already keeps its row."""
+        event = entry.event
+        if event is not None and event.id in self._seen:
+            self._pass_duplicate(entry)
+        elif entry.row is None:
+            self.counts.behind += 1
+            w = Waiting(record=entry.record, state="waiting", due=0, attempts=0)
+            self.put[entry.record.position] = w
+
+    def _failed(self, entry: Entry, error: str, after_seconds: float | None) -> None:
+        policy = self.unit.entry.retry
+        self.failing[entry.record.message.key] = True
+        errors = _story(entry, self.now, error)
+        attempt = (entry.row.attempts if entry.row else 0) + 1
+        if attempt >= policy.attempts:
+            self.park(entry, "attempts_exhausted", error, errors)
+            return
+        self.counts.retried += 1
+        wait = policy.delay_seconds(attempt) if after_seconds is None else after_seconds
+        self._wait(entry, self.now + int(wait * 1000), errors, charged=1)
+
+    def _wait(self, entry: Entry, due: int, errors: Errors, charged: int) -> None:
+        row = entry.row
+        aside = row is not None and row.state == "aside"
+        self.put[entry.record.position] = Waiting(
+            record=entry.record, state="aside" if aside else "waiting", due=max(due, 1),
+            attempts=(row.attempts if row else 0) + charged, errors=errors,
+            deaths=row.deaths if row else 0,
+        )
+        if not aside:
+            self._held.add(entry.held)
+
+    def park(self, entry: Entry, kind: str, reason: str, errors: Errors) -> None:
+        """Set the record aside: a row that holds its key back, and a dead letter."""
+        self.counts.parked += 1
+        halts = self.unit.entry.after_park == "halt"
+        row = entry.row
+        self.put[entry.record.position] = Waiting(
+            record=entry.record, state="parked" if halts else "aside", due=0,
+            attempts=row.attempts if row else 0, errors=errors, kind=kind,
+        )
+        if halts:
+            self._held.add(entry.held)
+        self.rows.append(self._dead_letter(entry, kind, reason, errors))
+
+    def _dead_letter(self, entry: Entry, kind: str, reason: str, errors: Errors) -> Outgoing:
+        r, m = entry.record, entry.record.message
+        letter = Parked(
+            service=self.unit.name, service_version=self.unit.service.version, topic=r.topic,
+            partition=r.partition, offset=r.offset, appended_at=r.appended_at,
+            event_id=m.id.hex(), type=m.type, schema_version=m.version, key=m.key, kind=kind,
+            reason=reason[:TEXT_CHARS_MAX], owner=self.unit.entry.owner, trace=m.trace,
+            value=m.value, attempts=tuple(Attempt(at=at, error=e) for at, e in errors),
+        )
+        return self._about(entry.record, self.unit.dead, "dead.parked", letter, self.now)
+
+    def _about(
+        self, record: Record, topic: str, type_: str, about: Any, at: int, cause: bytes = b""
+    ) -> Outgoing:
+        """A row that tells of a record's parking; its id holds the time, for it may recur."""
+        m = record.message
+        parent = m.id if len(m.id) == 16 else _origin(record)
+        id_ = child_id(parent, self.unit.name, f"{type_}:{topic}:{at}", record.offset)
+        kind, version, value = self.unit.book.seal_as(type_, about)
+        message = Message(
+            m.key, value, id_, kind, version, at, cause or parent, m.trace, self.unit.name
+        )
+        return Outgoing(topic, True, message)
+
+    def last_error(self) -> str:
+        """The latest error of this batch, for people."""
+        stories = [w.errors[-1][1] for w in self.put.values() if w.errors]
+        return stories[-1] if stories else "none"
+
+    # Operators -----------------------------------------------------------------------------
+
+    def _obey(self, entry: Entry, event: Event) -> None:
+        """A request on the journal: release or discard the parked record it names."""
+        wish = event.data
+        self._finish(entry, event.id)
+        self.counts.handled += 1
+        if wish.service != self.unit.name:
+            return
+        row = self._backlog.find(Position(wish.topic, wish.partition, wish.offset))
+        if row is None or row.record.position in self.put or not is_parked(row):
+            return
+        retry = event.type == RETRY_REQUESTED
+        if retry:
+            state = "waiting" if row.state == "parked" else "aside"
+            self.put[row.record.position] = Waiting(
+                record=row.record, state=state,  # type: ignore[arg-type]
+                due=self.now, attempts=0, errors=row.errors, kind="",
+            )
+        else:
+            self._discard(row)
+        self._tell_unparked(row, event, "dead.retried" if retry else "dead.discarded")
+
+    def _discard(self, row: Waiting) -> None:
+        self.drop.append(row.record)
+        id_ = row.record.message.id
+        if len(id_) == 16 and id_ not in self._seen:
+            self.marks.append(id_)
+            self._seen.add(id_)
+
+    def _tell_unparked(self, row: Waiting, event: Event, type_: str) -> None:
+        r, m, wish = row.record, row.record.message, event.data
+        value = Unparked(
+            service=self.unit.name, topic=r.topic, partition=r.partition, offset=r.offset,
+            event_id=m.id.hex(), type=m.type, key=m.key, kind=row.kind, reason=wish.reason,
+            actor=wish.actor,
+        )
+        topics = [self.unit.dead]
+        if type_ == "dead.discarded" and self.unit.answers in self.unit.reads:
+            topics.append(self.unit.answers)
+        at = event.appended_at
+        self.rows += [self._about(r, topic, type_, value, at, event.id) for topic in topics]
+
+
+def is_parked(row: Waiting) -> bool:
+    """Is the row set aside (and not waiting for its time)?"""
+    return row.state == "parked" or (row.state == "aside" and not row.due)
+
+
+def _origin(record: Record) -> bytes:
+    """An id for a record that has none: its place."""
+    place = record.topic, str(record.partition), str(record.offset)
+    return root_id(record.appended_at, *place)
+
+
+def _story(entry: Entry, now: int, error: str) -> Errors:
+    """The attempts so far and this one, the first and the latest kept."""
+    errors = (entry.row.errors if entry.row else ()) + ((now, error[:TEXT_CHARS_MAX]),)
+    if len(errors) <= ATTEMPTS_KEPT_MAX:
+        return errors
+    return errors[:1] + errors[-(ATTEMPTS_KEPT_MAX - 1) :]

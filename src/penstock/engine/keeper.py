@@ -1,0 +1,84 @@
+"""The keeper: retention of a service's topics and pruning of its store, a bounded bit at a time.
+
+Retention never passes a declared reader's position: a reader that lags past the bound is named
+in ``alarms`` and its records stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from penstock.limits import OFFSET_MAX
+from penstock.ports import Log, Store, TopicSpec
+
+Reading = Callable[[str], Mapping[int, int] | None]
+
+
+class Keeper:
+    """Keeps one producing service's file finite.
+
+    ``readers`` gives, per topic, one function per declared reader that returns its positions by
+    lane, or None while it has none (it has never run: everything stays).
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        store: Store | None,
+        topics: Iterable[TopicSpec],
+        reads: Iterable[str],
+        readers: Mapping[str, Iterable[Reading]],
+        every_seconds: float = 30.0,
+    ) -> None:
+        self._log, self._store = log, store
+        self._topics, self._reads = tuple(topics), tuple(reads)
+        self._readers = {topic: tuple(found) for topic, found in readers.items()}
+        self._every_ms = int(every_seconds * 1000)
+        self._next = 0
+        self.dropped = 0
+        self.alarms: dict[str, str] = {}
+
+    def step(self, now: int) -> int:
+        """Do one round when it is time; returns what was dropped."""
+        if now < self._next:
+            return 0
+        dropped = sum(self._retain(spec, now) for spec in self._topics if _bounded(spec))
+        if self._store is not None:
+            dropped += self._store.prune(self._first_offsets(), now)
+        self.dropped += dropped
+        self._next = now if dropped >= 5000 else now + self._every_ms
+        return dropped
+
+    def _retain(self, spec: TopicSpec, now: int) -> int:
+        floors = {p: OFFSET_MAX for p in range(spec.partitions)}
+        for reading in self._readers.get(spec.name, ()):
+            positions = reading(spec.name)
+            for p in floors:
+                floors[p] = min(floors[p], 0 if positions is None else positions.get(p, 0))
+        dropped = self._log.retain(spec.name, floors, now)
+        self._watch(spec, floors, now)
+        return dropped
+
+    def _watch(self, spec: TopicSpec, floors: Mapping[int, int], now: int) -> None:
+        """Alarm where a reader keeps records past their age."""
+        self.alarms.pop(spec.name, None)
+        if spec.retention_seconds is None:
+            return
+        kept = self._log.extent(spec.name, int(now - spec.retention_seconds * 1000))
+        late = [p for p, floor in floors.items() if floor < kept[p].first]
+        if late:
+            self.alarms[spec.name] = (
+                f"a reader of {spec.name} is behind the retention bound in partitions {late}; "
+                "its records are kept"
+            )
+
+    def _first_offsets(self) -> dict[tuple[str, int], int]:
+        return {
+            (topic, p): extent.first
+            for topic in self._reads
+            for p, extent in enumerate(self._log.extent(topic))
+        }
+
+
+def _bounded(spec: TopicSpec) -> bool:
+    return spec.retention_seconds is not None or spec.retention_bytes is not None

@@ -1,0 +1,149 @@
+"""A service's process: worker, courier and keeper take turns; only this loop sleeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from penstock.engine.courier import Carried, Courier
+from penstock.engine.cuts import cut
+from penstock.engine.keeper import Keeper
+from penstock.engine.wakes import Wakes
+from penstock.engine.worker import Progress, Worker
+from penstock.limits import POLL_SECONDS
+from penstock.ports import Clock
+
+STATUS_SECONDS = 0.5
+FULL_PAUSE_SECONDS = 0.5
+
+
+class Threads:
+    """Pool threads per gateway (the courier's ``Pool``)."""
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self._pools = {
+            name: ThreadPoolExecutor(max_workers=size, thread_name_prefix=f"gateway-{name}")
+            for name, size in sizes.items()
+        }
+
+    def submit(self, gateway: str, work: Callable[[], None]) -> None:
+        """Run ``work`` in one of the gateway's threads."""
+        self._pools[gateway].submit(work)
+
+    def close(self) -> None:
+        """Wait for no call: an unfinished one is repeated with its key at the next start."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def write_whole(path: Path, value: Any) -> None:
+    """Replace a small JSON file in one step."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value))
+    temporary.replace(path)
+
+
+class Runner:
+    """The loop of one service's process."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        courier: Courier | None,
+        wakes: Wakes,
+        clock: Clock,
+        keeper: Keeper | None = None,
+        status: Path | None = None,
+        beat: memoryview | None = None,
+    ) -> None:
+        self.worker, self.courier, self.keeper = worker, courier, keeper
+        self._wakes, self._clock, self._status, self._beat = wakes, clock, status, beat
+        self._hot: set[str] | None = None  # topics with something new; None: look at all
+        self._look_at_all = 0.0
+        self._status_at = 0.0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Finish the turn at hand and leave; safe in a signal handler."""
+        self._stopping = True
+        self._wakes.poke()
+
+    def run(self) -> None:
+        """Turn until told to stop, then leave the group so that others take over at once."""
+        while not self._stopping:
+            self.turn()
+        cut("crew.drain")
+        self.worker.leave()
+        self._report(force=True)
+
+    def turn(self) -> None:
+        """One turn of everybody, then sleep if nobody had anything to do."""
+        if self._beat is not None:
+            self._beat[0] = time.monotonic_ns()
+        if time.monotonic() >= self._look_at_all:
+            self._hot, self._look_at_all = None, time.monotonic() + POLL_SECONDS
+        now = self._clock.now()
+        hot = self._hot
+        moved = self.worker.step(now, hot)
+        carried = self.courier.step(now) if self.courier else Carried()
+        wrote = moved.wrote | carried.wrote
+        if wrote:
+            self._wakes.tell(wrote)
+        self._keep(now)
+        self._report()
+        self._hot = self._next_hot(hot, moved, wrote)
+        self._hot_or_sleep(moved, carried)
+
+    def _next_hot(
+        self, hot: set[str] | None, moved: Progress, wrote: frozenset[str]
+    ) -> set[str] | None:
+        own = set(wrote & self.worker.unit.reads.keys())
+        if not moved.records:
+            return own
+        return None if hot is None else hot | own
+
+    def _hot_or_sleep(self, moved: Progress, carried: Carried) -> None:
+        busy = moved.records or carried.settled or carried.called
+        heard = self._wakes.wait(0.0 if busy or self._hot else self._sleep(moved, carried))
+        if moved.full or carried.full:
+            time.sleep(FULL_PAUSE_SECONDS)
+        if heard and self._hot is not None:
+            self._hot |= heard
+
+    def _sleep(self, moved: Progress, carried: Carried) -> float:
+        now = self._clock.now()
+        dues = [d for d in (moved.next_due, carried.next_due) if d is not None]
+        return max(0.001, min([POLL_SECONDS, *((d - now) / 1000 for d in dues)]))
+
+    def _keep(self, now: int) -> None:
+        if self.keeper is not None:
+            self.keeper.step(now)
+
+    def _report(self, force: bool = False) -> None:
+        if self._status is None or (not force and time.monotonic() < self._status_at):
+            return
+        self._status_at = time.monotonic() + STATUS_SECONDS
+        write_whole(self._status, self.status())
+
+    def status(self) -> dict[str, Any]:
+        """What this process would say of itself."""
+        worker, counts = self.worker, self.worker.counts
+        desks = self.courier.desks if self.courier else {}
+        return {
+            "service": worker.unit.name, "pid": os.getpid(), "at": self._clock.now(),
+            "version": worker.unit.service.version, "lanes": sorted(worker.lanes),
+            "handled": counts.handled, "duplicates": counts.duplicates,
+            "retried": counts.retried, "parked_total": counts.parked,
+            "waiting": len(worker.backlog), "parked": worker.backlog.parked,
+            "stopped": worker.stopped, "trouble": worker.trouble,
+            "alarms": self.keeper.alarms if self.keeper else {},
+            "gateways": {
+                name: {"state": d.state, "open_rows": d.open_rows, "last_error": d.last_error}
+                for name, d in desks.items()
+            },
+        }

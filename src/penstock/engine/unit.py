@@ -1,0 +1,98 @@
+"""A service ready to run: its value, its catalog entry, its codecs, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from penstock.catalog.model import JOURNAL, Catalog, ServiceEntry, answers_of, dead_of
+from penstock.contracts.wire import Book
+from penstock.decision import Ref, Service
+from penstock.errors import Malformed
+from penstock.event import Event, Message, Record, child_id
+from penstock.limits import VALUE_BYTES_MAX
+from penstock.ports import Outgoing
+
+ENCODE: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+RETRY_REQUESTED = "deadletter.retry_requested"
+DISCARD_REQUESTED = "deadletter.discard_requested"
+REQUESTS = frozenset((RETRY_REQUESTED, DISCARD_REQUESTED))
+
+
+class Unit(Struct, frozen=True, kw_only=True):
+    """What worker and courier know of their service."""
+
+    service: Service
+    entry: ServiceEntry
+    book: Book
+    answers: str
+    dead: str
+    reads: dict[str, frozenset[str]]
+    decoders: dict[str, Callable[[bytes], Any]]
+    topic_index: dict[str, int]
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.service.name
+
+
+def unit_of(service: Service, catalog: Catalog, book: Book) -> Unit:
+    """Join a Service value with what the catalog declares of it."""
+    entry = catalog.services[service.name]
+    reads = {t: frozenset(service.reads.get(t, ())) for t in entry.reads}
+    if JOURNAL in reads:
+        reads[JOURNAL] |= REQUESTS
+    decoders: dict[str, Callable[[bytes], Any]] = {
+        kind: msgspec.json.Decoder(cls).decode for kind, cls in service.states.items()
+    }
+    return Unit(
+        service=service, entry=entry, book=book, answers=answers_of(service.name),
+        dead=dead_of(service.name), reads=reads, decoders=decoders,
+        topic_index={t: i for i, t in enumerate(sorted(reads))},
+        lanes=catalog.lane_count(service.name),
+    )
+
+
+def open_record(unit: Unit, record: Record) -> Event | None:
+    """The event in a record; None for a type this service does not read.
+
+    Raises ``Malformed`` and ``UnknownSchema``. A type that is not read is passed over by its
+    header, unopened: its value may be anything.
+    """
+    m = record.message
+    if m.type not in unit.reads[record.topic]:
+        if m.type and len(m.id) == 16:
+            return None
+        raise Malformed("the record has no event type or id in its headers")
+    if len(m.id) != 16:
+        raise Malformed(f"the event id has {len(m.id)} bytes, not 16")
+    if len(m.value) > VALUE_BYTES_MAX:
+        raise Malformed(f"the value has {len(m.value)} bytes, more than {VALUE_BYTES_MAX}")
+    data = unit.book.opener(m.type, m.version)(m.value)
+    return Event(
+        m.id, m.type, m.version, m.key, m.at, data, m.cause, m.trace, m.notes,
+        record.topic, record.appended_at,
+    )
+
+
+def own_ref(unit: Unit, event: Event) -> Ref:
+    """The ref of the event's own document."""
+    return Ref(unit.service.kind, event.key)
+
+
+def published(
+    unit: Unit, cause: Event, topic: str, key: str, sealed: tuple[str, int, bytes], ordinal: int
+) -> Outgoing:
+    """The row that publishes a sealed event, its id derived from its cause."""
+    type_, version, value = sealed
+    id_ = child_id(cause.id, unit.service.name, type_, ordinal)
+    message = Message(
+        key, value, id_, type_, version, cause.appended_at, cause.id, cause.trace,
+        unit.service.name, cause.notes,  # type: ignore[arg-type]
+    )
+    return Outgoing(topic, True, message)

@@ -1,0 +1,374 @@
+"""The worker: take a batch from the log, open it, load the states, decide, commit once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+
+from penstock.catalog.model import JOURNAL
+from penstock.engine.backlog import Backlog
+from penstock.engine.batch import Batch, Counts, Entry
+from penstock.engine.cuts import cut
+from penstock.engine.slots import Slots
+from penstock.engine.unit import Unit, open_record
+from penstock.errors import Malformed, StaleOwner, StorageFull, UnknownSchema
+from penstock.event import Position, Record
+from penstock.flow import Scan
+from penstock.limits import (
+    DEATHS_MAX,
+    DECIDE_WINDOW_KEYS,
+    DECIDE_WINDOW_RATIO,
+    OFFSET_BITS,
+    PAGE_ROWS_MAX,
+    PASSES_MAX,
+    SCHEMA_WAIT_SECONDS,
+    WAITING_PER_LANE_MAX,
+)
+from penstock.ports import Advance, Claim, Lane, Log, Store, Taken, Tx, Waiting
+
+
+class Desired(Struct, frozen=True, kw_only=True):
+    """The levers a worker reads each turn; level-triggered."""
+
+    held_lanes: frozenset[int] = frozenset()
+    batch: int | None = None
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """What one turn did. ``wrote`` names topics and gateways with something new; ``next_due``
+    is when a waiting record may be tried (ms); ``full`` says the disk refused."""
+
+    records: int = 0
+    wrote: frozenset[str] = frozenset()
+    next_due: int | None = None
+    full: bool = False
+
+
+class Worker:
+    """One member of a service: steps, never sleeps, never calls anybody."""
+
+    def __init__(
+        self, unit: Unit, log: Log, store: Store, slots: Slots, batch: int | None = None
+    ) -> None:
+        self.unit, self._log, self._store, self._slots = unit, log, store, slots
+        self._limit = batch or unit.entry.batch
+        self._lane: Lane = log.join(unit.name, tuple(unit.reads))
+        self._claims: dict[int, Claim] = {}
+        self._positions: dict[tuple[str, int], int] = {}
+        self._unknown_since: dict[tuple[str, int], int] = {}
+        self._window: OrderedDict[str, bool] = OrderedDict()
+        self.backlog = Backlog()
+        self.counts = Counts()
+        self.desired = Desired()
+        self.stopped = ""  # why the service stopped itself
+        self.trouble: dict[str, str] = {}  # place -> why a partition does not move
+
+    @property
+    def lanes(self) -> frozenset[int]:
+        """The lanes owned now."""
+        return frozenset(self._claims)
+
+    @property
+    def positions(self) -> dict[tuple[str, int], int]:
+        """The next offset to handle, per topic and lane."""
+        return dict(self._positions)
+
+    def leave(self) -> None:
+        """Give the lanes back."""
+        self._lane.leave()
+
+    def step(self, now: int, topics: Iterable[str] | None = None) -> Progress:
+        """One bounded turn: at most one batch and one commit."""
+        if self.stopped:
+            return Progress()
+        self._lane.hold(self.desired.held_lanes)
+        taken = self._lane.take(self._limit, self._wanted(), topics)
+        try:
+            if self._rebalance(taken, now):
+                return Progress(records=1)
+            return self._turn(taken, now)
+        except StaleOwner:
+            # Another worker claimed a lane of ours between take and commit. Nothing was written;
+            # whatever is still assigned is claimed again at the next turn.
+            self._forget(self._claims)
+            return Progress(records=1)
+        except StorageFull:
+            self._slots.clear(set(self._claims))
+            return Progress(full=True)
+
+    # Ownership -------------------------------------------------------------------------------
+
+    def _wanted(self) -> dict[tuple[str, int], int]:
+        """What to read: a lane at its cap takes operators' requests only, which can free it."""
+        full = {n for n in self._claims if self.backlog.of_lane(n) >= WAITING_PER_LANE_MAX}
+        for lane in self._claims:
+            self.trouble.pop(f"lane {lane}", None)
+        for lane in full:
+            self.trouble[f"lane {lane}"] = f"held: {WAITING_PER_LANE_MAX} records wait"
+        if not full:
+            return self._positions
+        return {(t, n): o for (t, n), o in self._positions.items() if n not in full or t == JOURNAL}
+
+    def _rebalance(self, taken: Taken, now: int) -> bool:
+        gone = self._claims.keys() - taken.assigned
+        new = taken.assigned - self._claims.keys()
+        if gone:
+            self._forget(gone)
+        if new:
+            self._claim(sorted(new), now)
+        for (topic, lane), extent in taken.outside.items():
+            self.trouble[f"{topic}[{lane}]"] = (
+                f"position {self._positions[topic, lane]} is outside the log, which holds "
+                f"{extent.first} to {extent.next - 1}; the lane stands still"
+            )
+        return bool(new)
+
+    def _forget(self, lanes: Iterable[int]) -> None:
+        for lane in list(lanes):
+            self._claims.pop(lane, None)
+            self.backlog.forget(lane)
+            for topic in self.unit.reads:
+                self._positions.pop((topic, lane), None)
+
+    def _claim(self, lanes: Sequence[int], now: int) -> None:
+        for claim in self._store.claim(lanes, now):
+            self._claims[claim.lane] = claim
+            for topic in self.unit.reads:
+                known = claim.positions.get(topic)
+                if known is None:
+                    known = self._log.extent(topic)[claim.lane].first
+                self._positions[topic, claim.lane] = known
+        self.backlog.put(w for w in self._stored_rows() if w.record.partition in set(lanes))
+        for lane in lanes:
+            self._charge_death(lane, now)
+
+    def _stored_rows(self) -> list[Waiting]:
+        rows: list[Waiting] = []
+        after = ""
+        while True:
+            page = self._store.scan(
+                Scan(service=self.unit.name, table="waiting", after=after, limit=PAGE_ROWS_MAX)
+            )
+            rows += [row.body for row in page]
+            if len(page) < PAGE_ROWS_MAX:
+                return rows
+            last = rows[-1].record
+            after = f"{last.topic}/{last.partition}/{last.offset}"
+
+    def _charge_death(self, lane: int, now: int) -> None:
+        """The last owner died while deciding: its record waits, charged, and is run alone."""
+        found = self._slots.read(lane)
+        if found is None:
+            return
+        index, offset = found
+        topic = next((t for t, i in self.unit.topic_index.items() if i == index), "")
+        row = self.backlog.find(Position(topic, lane, offset)) if topic else None
+        if row is None and topic:
+            records = [r for r in self._log.read(topic, lane, offset, 1) if r.offset == offset]
+            if records and offset >= self._positions[topic, lane]:
+                row = Waiting(record=records[0], state="waiting", due=now, attempts=0)
+        if row is not None:
+            self._write_charge(row, now)
+        self._slots.clear({lane})
+
+    def _write_charge(self, row: Waiting, now: int) -> None:
+        deaths = row.deaths + 1
+        errors = (*row.errors, (now, f"the process died while deciding it ({deaths})"))
+        charged = Waiting(
+            record=row.record, state=row.state, due=max(now, 1), attempts=row.attempts,
+            errors=errors, kind=row.kind, deaths=deaths,
+        )
+        with self._store.begin() as tx:
+            tx.advance([self._move(row.record.partition)], now)
+            tx.defer([charged], [])
+        self.backlog.put([charged])
+
+    def _move(self, lane: int) -> Advance:
+        places = {t: self._positions[t, lane] for t in self.unit.reads}
+        return Advance(lane, self._claims[lane].epoch, places)
+
+    # One batch -------------------------------------------------------------------------------
+
+    def _turn(self, taken: Taken, now: int) -> Progress:
+        cut("worker.receive")
+        waiting, released = self._due_entries(now)
+        alone = len(waiting) == 1 and waiting[0].row is not None and waiting[0].row.deaths > 0
+        # A queue may be cut at the limit: fresh records of its key must not overtake the rest.
+        crowded = alone or len(waiting) >= self._limit
+        fresh = [] if crowded else self._open(taken.records, now)
+        moved = self._ends(fresh)
+        if not waiting and not moved:
+            return Progress(next_due=self._next_due())
+        fresh = [e for e in fresh if (e.event or e.fault) and not self._waits_already(e)]
+        cut("worker.open")
+        held = {h for h in self.backlog.held if h not in released}
+        batch = Batch(self.unit, self.backlog, now, held)
+        self._park_the_deadly(batch, waiting)
+        wrote = self._commit(batch, waiting + fresh, moved, now)
+        if wrote is None:
+            return Progress()
+        cut("worker.after_commit")
+        self._remember(batch, moved)
+        return Progress(
+            records=len(taken.records) + len(waiting), wrote=frozenset(wrote),
+            next_due=self._next_due(),
+        )
+
+    def _due_entries(self, now: int) -> tuple[list[Entry], set[tuple[str, str]]]:
+        """Waiting records to try, whole queues in order; one that killed a process goes alone."""
+        entries: list[Entry] = []
+        released: set[tuple[str, str]] = set()
+        queues = sorted(self.backlog.due(now, self._limit), key=lambda q: -q[0].deaths)
+        for queue in queues:
+            if queue[0].deaths:
+                head = self._entry(queue[0].record, now, queue[0])
+                # Its successors stay held: the key is released when the head is through.
+                return ([head], {head.held}) if head else ([], set())
+            opened = [self._entry(w.record, now, w) for w in queue]
+            entries += [e for e in opened if e is not None]
+            if queue[0].state != "aside":
+                released.add((queue[0].record.topic, queue[0].record.message.key))
+        return entries, released
+
+    def _entry(self, record: Record, now: int, row: Waiting | None = None) -> Entry | None:
+        """Open a record; None where its schema is unknown and may still come."""
+        try:
+            return Entry(record, open_record(self.unit, record), row)
+        except Malformed as error:
+            return Entry(record, None, row, ("malformed", str(error)))
+        except UnknownSchema as error:
+            place = record.topic, record.partition
+            since = self._unknown_since.setdefault(place, now)
+            if row is not None or now - since >= SCHEMA_WAIT_SECONDS * 1000:
+                return Entry(record, None, row, ("unknown_schema", str(error)))
+            self.trouble[f"{record.topic}[{record.partition}]"] = f"held: {error}"
+            return None
+
+    def _open(self, records: Iterable[Record], now: int) -> list[Entry]:
+        entries: list[Entry] = []
+        closed: set[tuple[str, int]] = set()
+        for record in records:
+            place = record.topic, record.partition
+            if place in closed or record.partition not in self._claims:
+                continue
+            entry = self._entry(record, now)
+            if entry is None:
+                closed.add(place)
+            else:
+                entries.append(entry)
+        return entries
+
+    def _ends(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
+        """Where each partition's position goes: the batch's end."""
+        return {(e.record.topic, e.record.partition): e.record.offset + 1 for e in entries}
+
+    def _waits_already(self, entry: Entry) -> bool:
+        """Was the record charged with a death before its position passed it?"""
+        return bool(self.backlog.held) and self.backlog.find(entry.record.position) is not None
+
+    def _park_the_deadly(self, batch: Batch, waiting: list[Entry]) -> None:
+        for entry in list(waiting):
+            if entry.row is not None and entry.row.deaths >= DEATHS_MAX:
+                waiting.remove(entry)
+                reason = f"the process died {entry.row.deaths} times while deciding it"
+                batch.park(entry, "process_death", reason, entry.row.errors)
+
+    def _commit(
+        self, batch: Batch, entries: list[Entry], moved: dict[tuple[str, int], int], now: int
+    ) -> set[str] | None:
+        lanes = {lane for _, lane in moved} | {e.record.partition for e in entries}
+        lanes |= {w.record.partition for w in batch.put.values()}
+        positions = self._positions
+        self._positions = positions | moved
+        try:
+            with self._store.begin() as tx:
+                tx.advance([self._move(lane) for lane in sorted(lanes)], now)
+                cut("worker.begin")
+                self._decide(tx, batch, entries)
+                self._slots.clear(lanes)
+                if self._must_stop(batch):
+                    raise _BadDeploy
+                return self._write(tx, batch, now)
+        except _BadDeploy:
+            self._positions = positions
+            return None
+        except BaseException:
+            self._positions = positions
+            raise
+
+    def _decide(self, tx: Tx, batch: Batch, entries: list[Entry]) -> None:
+        """Load, decide, and again for what the first pass could not know it needs."""
+        ids = [e.event.id for e in entries if e.event is not None]
+        pending, charge = entries, self._charger()
+        for _ in range(PASSES_MAX):
+            owns = batch.owns(pending)
+            if owns or ids:
+                found = tx.load(owns, ids)
+                batch.loaded(owns, found.bodies)
+                batch.seen(found.seen)
+                ids = []
+            needed = batch.needed(pending)
+            if needed:
+                batch.loaded(needed, tx.load(needed).bodies)
+            pending = batch.decide(pending, charge)
+            if not pending:
+                return
+        raise AssertionError(f"needs of {self.unit.name} names new refs without end")
+
+    def _charger(self) -> Callable[[Record], None]:
+        words, index = self._slots.words, self.unit.topic_index
+
+        def charge(record: Record) -> None:
+            words[record.partition] = (index[record.topic] << OFFSET_BITS | record.offset) + 1
+
+        return charge
+
+    def _write(self, tx: Tx, batch: Batch, now: int) -> set[str]:
+        if batch.marks:
+            tx.mark(batch.marks)
+        cut("worker.mark")
+        if batch.saved:
+            tx.save(list(batch.saved.values()))
+        cut("worker.states")
+        wrote = tx.send(batch.rows, now) if batch.rows else set()
+        if batch.put or batch.drop:
+            tx.defer(list(batch.put.values()), batch.drop)
+        cut("worker.rows")
+        cut("worker.before_commit")
+        return wrote
+
+    def _must_stop(self, batch: Batch) -> bool:
+        """The stop rule: most of the latest distinct keys fail, so the deploy is bad, not they."""
+        window = self._window
+        for key, failed in batch.failing.items():
+            window[key] = failed
+            window.move_to_end(key)
+        while len(window) > DECIDE_WINDOW_KEYS:
+            window.popitem(last=False)
+        failing = sum(window.values())
+        if failing <= DECIDE_WINDOW_KEYS * DECIDE_WINDOW_RATIO:
+            return False
+        self.stopped = (
+            f"{failing} of the last {len(window)} keys fail in decide; the last error: "
+            f"{batch.last_error()}. Nothing was parked. Fix the service and restart it."
+        )
+        return True
+
+    def _remember(self, batch: Batch, moved: dict[tuple[str, int], int]) -> None:
+        self.backlog.drop(batch.drop)
+        self.backlog.put(batch.put.values())
+        for place in moved:
+            if self._unknown_since.pop(place, None) is not None:
+                self.trouble.pop(f"{place[0]}[{place[1]}]", None)
+        totals = self.counts
+        for name in Counts.__struct_fields__:
+            setattr(totals, name, getattr(totals, name) + getattr(batch.counts, name))
+
+    def _next_due(self) -> int | None:
+        return self.backlog.next_due()
+
+
+class _BadDeploy(Exception):
+    """Rolls the batch back: the stop rule spoke."""

@@ -1,0 +1,368 @@
+"""The SQLite store: one service's documents, marks, positions, waiting rows and outbox.
+
+Its file may also hold the topics the service produces; those named in ``direct`` are appended in
+the service's own commit, all others leave by an outbox row and the courier.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import apsw
+import msgspec
+
+from penstock.catalog.model import CLOCK
+from penstock.decision import Ref
+from penstock.embedded.file import File
+from penstock.embedded.rows import message_bytes, message_of
+from penstock.errors import StaleOwner
+from penstock.event import Message, Record, slot_of
+from penstock.flow import Row, Scan
+from penstock.limits import TEXT_CHARS_MAX
+from penstock.ports import (
+    COURIER_LANE,
+    Advance,
+    Claim,
+    Due,
+    Features,
+    Loaded,
+    Outgoing,
+    Saved,
+    Settled,
+    Tx,
+    Waiting,
+)
+from penstock.store.pruning import prune
+
+_ERRORS = msgspec.msgpack.Decoder(tuple[tuple[int, str], ...])
+SHARDS = 64
+
+_ADVANCE = """
+UPDATE owners SET txn = (SELECT max(txn) + 1 FROM owners), positions = m.value ->> 2
+FROM json_each(?1) m
+WHERE owners.scope = ?2 AND owners.lane = m.value ->> 0 AND owners.epoch = m.value ->> 1
+RETURNING txn"""
+_CLAIM = """
+INSERT INTO owners(scope, lane, epoch, txn, positions)
+SELECT ?1, value, 1, (SELECT coalesce(max(txn), 0) + 1 FROM owners), '{}'
+FROM json_each(?2) WHERE true
+ON CONFLICT(scope, lane) DO UPDATE SET epoch = epoch + 1
+RETURNING lane, epoch, positions"""
+_SAVE = """
+INSERT INTO documents(scope, kind, key, label, body, txn, epoch) VALUES(?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT(scope, kind, key) DO UPDATE SET
+  label = excluded.label, body = excluded.body, txn = excluded.txn, epoch = excluded.epoch"""
+_WAIT = "INSERT OR REPLACE INTO waiting VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UNWAIT = """
+DELETE FROM waiting WHERE scope = ? AND topic = ? AND partition = ? AND offset = ?"""
+_SEND = """
+INSERT INTO outbox(scope, destination, is_topic, shard, key, name, idempotency_key, due, made_at,
+                   message, txn, epoch) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_CLOSE = """
+UPDATE outbox SET settled_at = ?, outcome = ?, attempts = ?, error = ?, retry_at = 0,
+  settled_txn = ? WHERE id = ?"""
+_LATER = "UPDATE outbox SET retry_at = ?, attempts = ?, error = ? WHERE id = ?"
+_DUE = "id, destination, is_topic, message, name, idempotency_key, due, attempts, retry_at, made_at"
+
+
+class SqliteTx:
+    """One open transaction of a :class:`SqliteStore` (the ``Tx`` port)."""
+
+    def __init__(self, file: File, scope: int, direct: frozenset[str]) -> None:
+        self._file, self._scope, self._direct = file, scope, direct
+        self._txn = self._epoch = 0
+
+    def advance(self, moves: Sequence[Advance], now: int) -> int:
+        """Check the epochs, write the positions, number the transaction."""
+        rows = [(m.lane, m.epoch, json.dumps(dict(m.positions))) for m in moves]
+        done = self._file.run(_ADVANCE, (json.dumps(rows), self._scope))
+        if len(done) != len(moves):
+            raise StaleOwner(f"a lane of {[m.lane for m in moves]} was claimed by another owner")
+        self._txn, self._epoch = done[0][0], max(m.epoch for m in moves)
+        return self._txn
+
+    def load(self, refs: Sequence[Ref], ids: Sequence[bytes] = ()) -> Loaded:
+        """Documents by ref, and which ids are marked."""
+        seen: frozenset[bytes] = frozenset()
+        if ids:
+            found = self._file.run(
+                "SELECT id FROM marks WHERE scope = ? AND id IN carray(?)",
+                (self._scope, apsw.carray(tuple(ids))),
+            )
+            seen = frozenset(row[0] for row in found)
+        return Loaded(self._documents(refs) if refs else {}, seen)
+
+    def _documents(self, refs: Sequence[Ref]) -> dict[Ref, bytes]:
+        kinds: dict[str, list[str]] = {}
+        for kind, key in refs:
+            kinds.setdefault(kind, []).append(key)
+        one = (
+            "SELECT kind, key, body FROM documents WHERE scope = ? AND kind = ?"
+            " AND key IN carray(?) AND body IS NOT NULL"
+        )
+        values: list[Any] = []
+        for kind, keys in kinds.items():
+            values += (self._scope, kind, apsw.carray(tuple(keys)))
+        found = self._file.run(" UNION ALL ".join([one] * len(kinds)), values)
+        return {Ref(kind, key): body for kind, key, body in found}
+
+    def save(self, documents: Sequence[Saved]) -> None:
+        """Write documents; a body of None leaves a tombstone that pruning removes."""
+        if documents:
+            tail = self._txn, self._epoch
+            self._file.run_many(
+                _SAVE,
+                [(self._scope, d.ref.kind, d.ref.key, d.label, d.body, *tail) for d in documents],
+            )
+
+    def mark(self, ids: Sequence[bytes]) -> None:
+        """Mark events as handled, in order."""
+        if ids:
+            scope, txn, epoch = self._scope, self._txn, self._epoch
+            self._file.run_many(
+                "INSERT INTO marks(scope, id, txn, ordinal, epoch) VALUES(?, ?, ?, ?, ?)",
+                [(scope, id_, txn, n, epoch) for n, id_ in enumerate(ids)],
+            )
+
+    def send(self, rows: Sequence[Outgoing], now: int) -> set[str]:
+        """Append to own topics in this transaction; everything else becomes an outbox row."""
+        topics: dict[str, list[Message]] = {}
+        kept: list[tuple[Any, ...]] = []
+        tail = self._txn, self._epoch
+        for row in rows:
+            if row.is_topic and row.destination in self._direct:
+                topics.setdefault(row.destination, []).append(row.message)
+            else:
+                kept.append(self._outbox_row(row, now, tail))
+        for topic, messages in topics.items():
+            self._file.append(topic, messages, now, *tail)
+        if kept:
+            self._file.run_many(_SEND, kept)
+        return {row.destination for row in rows}
+
+    def _outbox_row(self, row: Outgoing, now: int, tail: tuple[int, int]) -> tuple[Any, ...]:
+        shard = slot_of(row.message.key) % SHARDS
+        body = message_bytes(row.message)
+        head = self._scope, row.destination, row.is_topic, shard, row.message.key
+        return (*head, row.name, row.idempotency_key, row.due, now, body, *tail)
+
+    def defer(self, put: Sequence[Waiting], drop: Sequence[Record]) -> None:
+        """Write and remove waiting rows."""
+        if drop:
+            self._file.run_many(
+                _UNWAIT, [(self._scope, r.topic, r.partition, r.offset) for r in drop]
+            )
+        if put:
+            tail = self._txn, self._epoch
+            self._file.run_many(_WAIT, [(*waiting_row(self._scope, w), *tail) for w in put])
+
+
+def waiting_row(scope: int, w: Waiting) -> tuple[Any, ...]:
+    """A waiting row's columns without transaction number and epoch."""
+    r = w.record
+    head = scope, r.topic, r.partition, r.offset, r.message.key, w.state, w.due
+    story = msgspec.msgpack.encode(w.errors)
+    body = message_bytes(r.message)
+    return (*head, w.attempts, w.deaths, w.kind, r.appended_at, body, story)
+
+
+class SqliteStore:
+    """The ``Store`` port over one embedded file (or an in-memory one)."""
+
+    def __init__(
+        self, file: File, service: str, namespace: str = "live", direct: Iterable[str] = ()
+    ) -> None:
+        self.file, self.service, self.namespace = file, service, namespace
+        self.direct = frozenset(direct)
+        durable = file.path is not None
+        self.features = Features(
+            survives_restart=durable, several_processes=durable, torn_tail=durable,
+            appends_in_commit=bool(self.direct),
+        )
+        self.scope = self._scope()
+
+    def _scope(self) -> int:
+        find = "SELECT id FROM scopes WHERE service = ? AND namespace = ?"
+        found = self.file.run(find, (self.service, self.namespace))
+        if not found and self.file.readonly:
+            return -1
+        if not found:
+            with self.file.write():
+                self.file.run(
+                    "INSERT OR IGNORE INTO scopes(service, namespace) VALUES(?, ?)",
+                    (self.service, self.namespace),
+                )
+            found = self.file.run(find, (self.service, self.namespace))
+        return int(found[0][0])
+
+    def claim(self, lanes: Sequence[int], now: int) -> list[Claim]:
+        """Mint epochs; one short transaction."""
+        with self.file.write():
+            found = self.file.run(_CLAIM, (self.scope, json.dumps(list(lanes))))
+        return [Claim(lane=n, epoch=e, positions=json.loads(p)) for n, e, p in found]
+
+    def begin(self) -> AbstractContextManager[Tx]:
+        """A write transaction."""
+        return self._begin()
+
+    @contextmanager
+    def _begin(self) -> Any:
+        with self.file.write():
+            yield SqliteTx(self.file, self.scope, self.direct)
+
+    def due(self, destination: str, now: int, after: int, limit: int) -> list[Due]:
+        """Unsettled rows; the clock's in due order, others in id order."""
+        if destination == CLOCK:
+            where, values = "due > 0 AND due <= ? ORDER BY due, id", (now,)
+        else:
+            where, values = "due = 0 AND id > ? ORDER BY id", (after,)
+        found = self.file.run(
+            f"SELECT {_DUE} FROM outbox WHERE scope = ? AND destination = ?"
+            f" AND settled_at IS NULL AND {where} LIMIT ?",
+            (self.scope, destination, *values, limit),
+        )
+        return [_due(row) for row in found]
+
+    def settle(self, epoch: int, rows: Sequence[Settled], answers_to: str, now: int) -> None:
+        """Close rows and append their answers under the courier's epoch."""
+        with self.file.write():
+            tx = SqliteTx(self.file, self.scope, self.direct)
+            txn = tx.advance([Advance(COURIER_LANE, epoch, {})], now)
+            later = [r for r in rows if r.retry_at]
+            closed = [r for r in rows if not r.retry_at]
+            if closed:
+                self.file.run_many(_CLOSE, [_closing(r, now, txn) for r in closed])
+            if later:
+                self.file.run_many(_LATER, [_retrying(r) for r in later])
+            answers = [r.answer for r in closed if r.answer is not None]
+            tx.send([Outgoing(answers_to, True, m) for m in answers], now)
+
+    def scan(self, what: Scan) -> list[Row]:
+        """Read for people and recovery; an absent service has no rows."""
+        if self.scope < 0:
+            self.scope = self._scope()
+        return _SCANS[what.table](self.file, self.scope, what)
+
+    def prune(self, floors: Mapping[tuple[str, int], int], now: int) -> int:
+        """Checkpoint, and drop what lies wholly before ``floors``."""
+        return prune(self.file, self.scope, floors, now)
+
+
+def _retrying(r: Settled) -> tuple[Any, ...]:
+    return r.retry_at, r.attempts, r.error[:TEXT_CHARS_MAX], r.id
+
+
+def _closing(r: Settled, now: int, txn: int) -> tuple[Any, ...]:
+    return now, r.outcome, r.attempts, r.error[:TEXT_CHARS_MAX], txn, r.id
+
+
+def _due(row: Sequence[Any]) -> Due:
+    id_, destination, is_topic, message, name, key, due, attempts, retry_at, made_at = row
+    return Due(
+        id=id_, destination=destination, is_topic=bool(is_topic), message=message_of(message),
+        name=name, idempotency_key=key, due=due, attempts=attempts, retry_at=retry_at,
+        made_at=made_at,
+    )
+
+
+def _scan_documents(file: File, scope: int, what: Scan) -> list[Row]:
+    where, values = ["scope = ?", "kind = ?", "body IS NOT NULL"], [scope, what.kind]
+    if what.key is not None:
+        where.append("key = ?")
+        values.append(what.key)
+    if what.label is not None:
+        where.append("label = ?")
+        values.append(what.label)
+    if what.after:
+        where.append("key < ?" if what.newest_first else "key > ?")
+        values.append(what.after)
+    order = "DESC" if what.newest_first else "ASC"
+    found = file.run(
+        f"SELECT kind, key, label, body, txn FROM documents WHERE {' AND '.join(where)}"
+        f" ORDER BY key {order} LIMIT ?",
+        (*values, what.limit),
+    )
+    return [Row(kind=k, key=key, label=lb, body=b, txn=t) for k, key, lb, b, t in found]
+
+
+def _scan_labels(file: File, scope: int, what: Scan) -> list[Row]:
+    found = file.run(
+        "SELECT label, count(*) FROM documents WHERE scope = ? AND kind = ?"
+        " AND label IS NOT NULL GROUP BY label ORDER BY label LIMIT ?",
+        (scope, what.kind, what.limit),
+    )
+    return [Row(key=label, kind=what.kind, label=label, count=n) for label, n in found]
+
+
+def _scan_asks(file: File, scope: int, what: Scan) -> list[Row]:
+    if what.key is None:
+        where, values = "settled_at IS NULL AND id > ?", [scope, int(what.after or 0)]
+    else:
+        where, values = "key = ? AND is_topic = 0", [scope, what.key]  # type: ignore[list-item]
+    found = file.run(
+        f"SELECT {_DUE}, settled_at, outcome, error, key, txn FROM outbox WHERE scope = ?"
+        f" AND {where} ORDER BY id LIMIT ?",
+        (*values, what.limit),
+    )
+    return [_ask_row(row) for row in found]
+
+
+def _ask_row(row: Sequence[Any]) -> Row:
+    due, (settled_at, outcome, error, key, txn) = _due(row[:10]), row[10:]
+    body = {
+        "id": due.id, "ask": due.message.id.hex(), "gateway": due.destination, "name": due.name,
+        "idempotency_key": due.idempotency_key, "made_at": due.made_at, "due": due.due,
+        "attempts": due.attempts, "settled_at": settled_at, "outcome": outcome, "error": error,
+        "cause": due.message.cause.hex(), "is_topic": due.is_topic,
+    }
+    return Row(key=key, kind=due.destination, label=outcome or "open", body=body, txn=txn)
+
+
+def _scan_waiting(file: File, scope: int, what: Scan) -> list[Row]:
+    where, values = ["scope = ?"], [scope]
+    for column, wanted in (("key", what.key), ("state", what.label)):
+        if wanted is not None:
+            where.append(f"{column} = ?")
+            values.append(wanted)  # type: ignore[arg-type]
+    if what.after:
+        topic, partition, offset = what.after.rsplit("/", 2)
+        where.append("(topic, partition, offset) > (?, ?, ?)")
+        values += [topic, int(partition), int(offset)]  # type: ignore[list-item]
+    found = file.run(
+        "SELECT topic, partition, offset, key, state, due, attempts, deaths, kind, appended_at,"
+        f" message, errors, txn FROM waiting WHERE {' AND '.join(where)}"
+        " ORDER BY topic, partition, offset LIMIT ?",
+        (*values, what.limit),
+    )
+    return [_waiting_of(row) for row in found]
+
+
+def _waiting_of(row: Sequence[Any]) -> Row:
+    topic, partition, offset, key, state, due, attempts, deaths, kind = row[:9]
+    appended_at, message, errors, txn = row[9:]
+    body = Waiting(
+        record=Record(topic, partition, offset, appended_at, message_of(message)), state=state,
+        due=due, attempts=attempts, deaths=deaths, kind=kind, errors=_ERRORS.decode(errors),
+    )
+    return Row(key=key, kind=kind, label=state, body=body, txn=txn)
+
+
+def _scan_positions(file: File, scope: int, what: Scan) -> list[Row]:
+    found = file.run(
+        "SELECT lane, epoch, positions, txn FROM owners WHERE scope = ? AND lane >= 0"
+        " ORDER BY lane LIMIT ?",
+        (scope, what.limit),
+    )
+    return [Row(key=str(n), count=e, body=json.loads(p), txn=t) for n, e, p, t in found]
+
+
+_SCANS = {
+    "positions": _scan_positions,
+    "documents": _scan_documents,
+    "labels": _scan_labels,
+    "asks": _scan_asks,
+    "waiting": _scan_waiting,
+}
