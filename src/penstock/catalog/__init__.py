@@ -1,1 +1,1 @@
-"""."""
+"""The catalog: the declared world as one frozen value."""

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 JOURNAL = "journal"
 CLOCK = "clock"
+ANY = "any"  # the producer of the journal: every service and every operator writes there
 
 
 def answers_of(service: str) -> str:
@@ -20,6 +21,12 @@ def dead_of(service: str) -> str:
     return f"{service}.dead"
 
 
+class Platform(Struct, frozen=True, kw_only=True):
+    """Penstock's own part: ``owner`` is the team the journal belongs to."""
+
+    owner: str
+
+
 class Team(Struct, frozen=True, kw_only=True):
     """An owner: ``contacts`` are addresses, ``on_call`` who is woken."""
 
@@ -29,7 +36,7 @@ class Team(Struct, frozen=True, kw_only=True):
     about: str = ""
 
 
-class Topic(Struct, frozen=True, kw_only=True):
+class Topic(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     """A topic: one owning team, one producing service (``journal`` alone has several)."""
 
     name: str
@@ -53,11 +60,21 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
     def delay_seconds(self, attempt: int) -> float:
         """The wait after the ``attempt``-th failure (1 is the first)."""
-        return min(self.max_delay_seconds, self.first_delay_seconds * self.factor ** (attempt - 1))
+        try:
+            delay = self.first_delay_seconds * self.factor ** (attempt - 1)
+        except OverflowError:  # a factor of 2 is past the largest float after 1,024 attempts
+            return self.max_delay_seconds
+        return min(self.max_delay_seconds, delay)
 
     def worst_case_seconds(self) -> float:
         """The total delay before a record that always fails is parked."""
-        return sum(self.delay_seconds(n) for n in range(1, self.attempts))
+        total, steps = 0.0, self.attempts - 1
+        for attempt in range(1, steps + 1):
+            delay = self.delay_seconds(attempt)
+            if self.factor == 1 or delay >= self.max_delay_seconds:
+                return total + (steps - attempt + 1) * delay  # it grows no further
+            total += delay
+        return total
 
 
 class Slo(Struct, frozen=True, kw_only=True):
@@ -95,6 +112,19 @@ class Breaker(Struct, frozen=True, kw_only=True):
     open_seconds: float = 5.0
 
 
+class Sandbox(Struct, frozen=True, kw_only=True):
+    """The process that stands for a gateway on one machine: ``python -m module *args``.
+
+    ``sets`` gives the gateway's settings their values once it listens; ``{host}`` and ``{port}``
+    are filled in.
+    """
+
+    module: str
+    args: tuple[str, ...] = ()
+    sets: dict[str, str] = {}
+    about: str = ""
+
+
 class GatewayEntry(Struct, frozen=True, kw_only=True):
     """An outside system. ``handler`` is ``package.module:factory``; the factory takes
     ``settings`` (a mapping) and returns a Gateway. ``rate`` is calls a second."""
@@ -110,6 +140,7 @@ class GatewayEntry(Struct, frozen=True, kw_only=True):
     buffer_seconds: float = 86_400.0
     inline: bool = False
     settings: dict[str, Any] = {}
+    sandbox: Sandbox | None = None
     about: str = ""
 
 
@@ -124,7 +155,10 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class Client(Struct, frozen=True, kw_only=True):
-    """A caller of the door and what it may do beyond a plain call (until tokens come)."""
+    """A caller of the door and what it may do beyond a plain call (until tokens come).
+
+    Who names no client calls itself ``local``. ``may`` lists some of ``Catalog.permissions``.
+    """
 
     name: str
     may: tuple[str, ...] = ()
@@ -132,15 +166,18 @@ class Client(Struct, frozen=True, kw_only=True):
 
 class Catalog(Struct, frozen=True, kw_only=True):
     """The whole declared world. ``flow`` is the dotted path of the Flow value, ``settings`` the
-    flow's own free settings, ``contracts`` the folder of schema snapshots."""
+    flow's own free settings, ``contracts`` the folder of schema snapshots, ``permissions`` what
+    the flow's routes may want of a client."""
 
     name: str
     flow: str
+    platform: Platform | None = None
     teams: dict[str, Team]
     topics: dict[str, Topic]
     services: dict[str, ServiceEntry]
     gateways: dict[str, GatewayEntry] = {}
     stages: dict[str, Stage] = {}
+    permissions: tuple[str, ...] = ()
     clients: dict[str, Client] = {}
     settings: dict[str, Any] = {}
     contracts: str = ""

@@ -1,0 +1,1 @@
+"""What ``penstock bench`` measures: figures beside raw references from the same run."""

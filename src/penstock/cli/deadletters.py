@@ -1,0 +1,157 @@
+"""Parked records: see them, retry them, discard them with a reason.
+
+Retry and discard are requests on the journal, obeyed by the owning service's worker; they work
+whether or not anything runs, and take effect when the service does.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock import assemble
+from penstock.cli.output import moment, output_option, say, show_one, show_rows
+from penstock.decision import Request
+from penstock.errors import NotFound, Usage
+from penstock.event import Position
+from penstock.flow import Scan
+from penstock.limits import PAGE_ROWS_MAX
+from penstock.ports import Waiting
+
+COLUMNS = ("id", "owner", "key", "type", "kind", "reason", "attempts", "since")
+WAIT_SECONDS = 10.0
+
+
+@click.group()
+def deadletters() -> None:
+    """Parked records: see, retry, discard."""
+
+
+def parked(readers: assemble.Readers, service: str) -> Iterator[Waiting]:
+    """Every parked record of a service."""
+    for state in ("parked", "aside"):
+        after = ""
+        while True:
+            page = readers.scan(
+                Scan(service=service, table="waiting", label=state, after=after, limit=PAGE_ROWS_MAX)
+            )
+            yield from (row.body for row in page if state == "parked" or not row.body.due)
+            if len(page) < PAGE_ROWS_MAX:
+                break
+            last = page[-1].body.record
+            after = f"{last.topic}/{last.partition}/{last.offset}"
+
+
+def name_of(service: str, row: Waiting) -> str:
+    """A dead letter's name: service/topic/partition/offset."""
+    r = row.record
+    return f"{service}/{r.topic}/{r.partition}/{r.offset}"
+
+
+def _summary(house: assemble.House, service: str, row: Waiting) -> dict[str, Any]:
+    m = row.record.message
+    since = row.errors[0][0] if row.errors else row.record.appended_at
+    return {
+        "id": name_of(service, row), "service": service,
+        "owner": house.catalog.services[service].owner, "key": m.key, "type": m.type,
+        "kind": row.kind, "reason": row.errors[-1][1] if row.errors else row.kind,
+        "attempts": len(row.errors), "since": moment(since),
+        "holds_key": row.state == "parked",
+    }
+
+
+def _all(house: assemble.House) -> Iterator[tuple[str, Waiting]]:
+    readers = assemble.Readers(house)
+    for service in house.flow.services:
+        yield from ((service.name, row) for row in parked(readers, service.name))
+
+
+@deadletters.command("list")
+@click.option("--service", default=None, help="Of this service only.")
+@output_option
+@click.pass_obj
+def list_(obj: dict[str, Any], service: str | None, output: str) -> None:
+    """Every parked record: whose it is, what went wrong, how often it was tried."""
+    house = assemble.open_house(obj["home"], obj["catalog"])
+    rows = (_summary(house, s, row) for s, row in _all(house) if service in (None, s))
+    show_rows(rows, COLUMNS, output, "No dead letters.")
+
+
+def find(house: assemble.House, name: str) -> tuple[str, Waiting]:
+    """A parked record by its name, or by its record's key when that is unambiguous."""
+    found = [(s, row) for s, row in _all(house) if name in (name_of(s, row), row.record.message.key)]
+    if not found:
+        raise NotFound("no_dead_letter", f"nothing is parked as {name}.", "See: deadletters list")
+    if len(found) > 1:
+        names = ", ".join(name_of(s, row) for s, row in found)
+        raise Usage("ambiguous", f"{name} means several: {names}.", "Name one of them.")
+    return found[0]
+
+
+@deadletters.command()
+@click.argument("name")
+@output_option
+@click.pass_obj
+def show(obj: dict[str, Any], name: str, output: str) -> None:
+    """One parked record with its bytes and every attempt. NAME is its id or its key."""
+    house = assemble.open_house(obj["home"], obj["catalog"])
+    service, row = find(house, name)
+    m = row.record.message
+    story = [{"at": moment(at), "error": error} for at, error in row.errors]
+    show_one(
+        _summary(house, service, row)
+        | {
+            "appended_at": moment(row.record.appended_at), "event_id": m.id.hex(),
+            "schema_version": m.version, "trace": m.trace, "story": story,
+            "value": m.value.decode(errors="replace"),
+        },
+        output,
+    )
+
+
+def _request(obj: dict[str, Any], verb: str, name: str, reason: str) -> None:
+    house = assemble.open_house(obj["home"], obj["catalog"])
+    service, row = find(house, name)
+    r = row.record
+    wish = Request(
+        service=service, topic=r.topic, partition=r.partition, offset=r.offset,
+        key=r.message.key, reason=reason, actor=f"cli:{getpass.getuser()}",
+    )
+    assemble.journal_writer(house)(f"deadletter.{verb}_requested", wish)
+    if not (Path(house.run) / "up.json").exists():
+        say(f"Requested; nothing runs in {house.home}, so it takes effect at the next start.")
+        return
+    _await_taken(house, service, r.position, verb)
+
+
+def _await_taken(house: assemble.House, service: str, place: Position, verb: str) -> None:
+    readers, until = assemble.Readers(house), time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < until:
+        if all(row.record.position != place for row in parked(readers, service)):
+            say("Discarded." if verb == "discard" else "Taken for a retry.")
+            return
+        time.sleep(0.1)
+    say(f"Requested; {service} has not taken it yet. See: penstock status")
+
+
+@deadletters.command()
+@click.argument("name")
+@click.option("--reason", default="retry", show_default=True, help="Why; kept in the journal.")
+@click.pass_obj
+def retry(obj: dict[str, Any], name: str, reason: str) -> None:
+    """Try a parked record again, with a new budget of attempts; its key's order is kept."""
+    _request(obj, "retry", name, reason)
+
+
+@deadletters.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="Why; kept in the journal.")
+@click.pass_obj
+def discard(obj: dict[str, Any], name: str, reason: str) -> None:
+    """Give a parked record up. The service is told and may compensate; its successors go on."""
+    _request(obj, "discard", name, reason)

@@ -1,0 +1,97 @@
+"""``penstock doctor``: is this machine fit, and is the home folder sound?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import apsw
+import click
+
+from penstock.cli.output import output_option, show_rows
+from penstock.embedded.file import SQLITE_SAFE, File, wal_safe
+from penstock.errors import CheckFailed, Problem
+
+FREE_BYTES_MIN = 1 << 30
+FLUSHES = 20
+
+Finding = dict[str, Any]
+
+
+def _finding(check: str, ok: bool, found: str, fix: str = "") -> Finding:
+    return {"check": check, "ok": ok, "found": found, "fix": "" if ok else fix}
+
+
+def _machine(home: Path) -> Iterator[Finding]:
+    version = platform.python_version()
+    yield _finding("python", sys.version_info >= (3, 11), version, "Use Python 3.11 or newer.")
+    yield sqlite_finding(apsw.sqlite_lib_version())
+    folder = home if home.exists() else home.absolute().parent
+    free = shutil.disk_usage(folder).free
+    yield _finding(
+        "free disk", free >= FREE_BYTES_MIN, f"{free / 1e9:.1f} GB at {folder}",
+        "Intake stops when the disk is full; free some space.",
+    )
+    yield _finding("durable flush", True, f"{_flush_seconds(folder) * 1000:.2f} ms (median)")
+    yield _finding("cores", True, str(os.cpu_count()))
+
+
+def sqlite_finding(version: str) -> Finding:
+    """The verdict on a SQLite version: WAL-safe or refused."""
+    safe = ".".join(map(str, SQLITE_SAFE))
+    return _finding(
+        "sqlite", wal_safe(version), version,
+        f"SQLite before {safe} can lose data in WAL mode; pip install -U apsw",
+    )
+
+
+def _flush_seconds(folder: Path) -> float:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        times = []
+        for _ in range(FLUSHES):
+            began = time.perf_counter()
+            os.write(file.fileno(), b"x" * 4096)
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def _home(home: Path) -> Iterator[Finding]:
+    if not home.exists():
+        yield _finding("home", True, f"{home} does not exist yet")
+        return
+    mode = home.stat().st_mode & 0o077
+    yield _finding("home", not mode, f"{home}", f"chmod 700 {home}: others can read it")
+    for path in sorted(home.glob("*.db")):
+        yield _sound(path)
+
+
+def _sound(path: Path) -> Finding:
+    try:
+        file = File(path, readonly=True)
+        found = str(file.run("PRAGMA quick_check")[0][0])
+        file.close()
+    except (apsw.Error, Problem) as error:
+        found = str(error)
+    fix = "Stop penstock and restore this file from a backup; nothing is skipped silently."
+    return _finding(f"file {path.name}", found == "ok", found, fix)
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def doctor(obj: dict[str, Any], output: str) -> None:
+    """Check this machine and the home folder; exit code 6 when something is unfit."""
+    home = Path(obj["home"])
+    findings = [*_machine(home), *_home(home)]
+    show_rows(findings, ("check", "ok", "found", "fix"), output)
+    if not all(f["ok"] for f in findings):
+        raise CheckFailed("unfit", "Something is unfit.", "See the column fix.")

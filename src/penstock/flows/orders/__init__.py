@@ -1,0 +1,54 @@
+"""The order flow: a guest of the platform, named by the catalog as ``penstock.flows.orders:FLOW``.
+
+``FLOW`` is made when it is first asked for, so a process that runs one service imports that
+service and no more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.flow import Flow
+
+    FLOW: Flow
+
+__all__ = ["FLOW"]
+
+
+def __getattr__(name: str) -> Flow:
+    if name != "FLOW":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    made: Flow = globals().setdefault("FLOW", _flow())
+    return made
+
+
+def _flow() -> Flow:
+    from penstock.flow import Flow
+    from penstock.flows.orders import (
+        commands,
+        door,
+        events,
+        inventory,
+        notify,
+        order,
+        panels,
+        payment,
+        routes,
+        shipping,
+    )
+
+    return Flow(
+        name="orders",
+        services=(
+            order.SERVICE, inventory.SERVICE, payment.SERVICE, shipping.SERVICE, notify.SERVICE,
+        ),
+        contracts=events.CONTRACTS,
+        door=door.DOOR,
+        door_states=door.DOOR_STATES,
+        routes=routes.ROUTES,
+        panels=panels.PANELS,
+        commands=commands.COMMANDS,
+        importer="penstock.flows.orders.importer",
+        workload="penstock.flows.orders.workload",
+    )

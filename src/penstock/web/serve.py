@@ -1,0 +1,69 @@
+"""Runs the application on uvicorn until told to stop; then drains."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from penstock.errors import Conflict
+from penstock.limits import DRAIN_SECONDS_MAX
+from penstock.web.app import make_app
+from penstock.web.site import Site
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 30
+HEADER_BYTES_MAX = 64 << 10
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes any free one. Raises ``Conflict`` where it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise Conflict(
+            "port_taken", f"Port {port} on {host} cannot be used: {error.strerror}.",
+            "Choose another with --port, or --port 0 for any free one.",
+        ) from None
+    bound.set_inheritable(False)
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """Where people find a bound socket."""
+    host, port = bound.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(site: Site, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was begun. Raises ``Conflict``."""
+    bound = listening(host, port)
+    config = uvicorn.Config(
+        make_app(site), loop="uvloop", http="httptools", ws="none", lifespan="on",
+        backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS, access_log=False,
+        server_header=False, log_level="warning", proxy_headers=False,
+        timeout_graceful_shutdown=int(DRAIN_SECONDS_MAX) - 5,
+        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+    )
+    url = url_of(bound)
+    _Server(config, lambda: ready(url)).run([bound])

@@ -1,0 +1,40 @@
+"""What the web is given: the flow to render, and the functions that reach the running system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from penstock.catalog.model import Catalog
+from penstock.decision import Request
+from penstock.engine.intake import Gate
+from penstock.flow import Flow, Row, Scan
+from penstock.ports import Clock, Log
+
+
+def no_idle() -> None:
+    """The default of ``Site.idle``: nothing to keep."""
+
+
+class Site(Struct, frozen=True, kw_only=True):
+    """Everything `make_app` needs. ``gate`` None is a read-only door.
+
+    ``scan`` (document bodies decoded), ``log`` and ``journal`` are called from one reading
+    thread only; ``idle`` from the committing thread, every few seconds. ``host`` is the address
+    bound, ``url`` where people find the page.
+    """
+
+    flow: Flow
+    catalog: Catalog
+    home: Path
+    clock: Clock
+    log: Log
+    scan: Callable[[Scan], list[Row]]
+    journal: Callable[[str, Request], None]
+    gate: Gate | None = None
+    idle: Callable[[], object] = no_idle
+    sandbox: bool = False
+    host: str = "127.0.0.1"
+    url: str = ""

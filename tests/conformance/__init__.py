@@ -1,0 +1,1 @@
+"""The shipped suites, run against every backend of this package."""

@@ -1,0 +1,1 @@
+"""The design's law as tests: docs/decisions and CONTRIBUTING say why each rule is there."""
