@@ -43,6 +43,7 @@ from penstock.flow import Flow, Row, Scan
 from penstock.log.embedded import EmbeddedLog
 from penstock.ports import Gateway, TopicSpec
 from penstock.store.sqlite import SqliteStore
+from penstock.web.site import Site
 
 HOME_FORMAT = 1
 
@@ -315,6 +316,24 @@ def make_gate(house: House, wakes: Wakes) -> tuple[Gate, Keeper]:
         flow.door, flow.door_states, flow.door_labels, house.book, store, WallClock(), wakes.tell
     )
     return gate, make_keeper(house, make_log(house), store, flow.door)
+
+
+def make_site(house: House, host: str, port: int) -> Site:
+    """What the web is given: the door's gate, and readers of everything else."""
+    wakes = make_wakes(house, house.flow.door)
+    gate, keeper = make_gate(house, wakes)
+    clock = WallClock()
+    return Site(
+        flow=house.flow, catalog=house.catalog, home=house.home, clock=clock, log=make_log(house),
+        scan=Readers(house).scan, journal=journal_writer(house), gate=gate,
+        idle=lambda: keeper.step(clock.now()), sandbox=all_sandboxes(house.catalog), host=host,
+        url=f"http://{host}:{port}",
+    )
+
+
+def all_sandboxes(catalog: Catalog) -> bool:
+    """Does every gateway have a sandbox, so that nothing real is ever called?"""
+    return all(g.sandbox is not None for g in catalog.gateways.values())
 
 
 def journal_writer(house: House) -> Callable[[str, Request], None]:

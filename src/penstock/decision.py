@@ -13,14 +13,14 @@ three write nothing of the service's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Raw, Struct
 
 from penstock.event import Event
 
 
-class Ref(NamedTuple):
+class Ref(Struct, frozen=True, gc=False, order=True):
     """Kind and key of a state: the address of one document of one service."""
 
     kind: str
@@ -43,8 +43,8 @@ class Ask(Struct, frozen=True, gc=False):
     """A call the service wants made, carried out by the courier.
 
     ``name`` tells the service its own asks apart when the Answer comes. ``idempotency_key``
-    defaults to the row's derived id (hex). ``due`` (ms) delays it: the built-in gateway
-    ``clock`` answers when it is reached, and does nothing else.
+    defaults to the row's derived id (hex). ``due`` (ms) is for the built-in gateway ``clock``
+    alone, which answers when it is reached and does nothing else.
     """
 
     gateway: str

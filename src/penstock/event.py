@@ -9,7 +9,9 @@ everywhere, and ids made close together stay close in every index.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
+from struct import unpack_from
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -91,8 +93,12 @@ def root_id(at: int, *parts: str) -> bytes:
 
 def child_id(parent: bytes, service: str, kind: str, ordinal: int) -> bytes:
     """The id of the ``ordinal``-th thing of ``kind`` that ``service`` made out of ``parent``."""
-    text = f"{service}\x1f{kind}\x1f{ordinal}".encode()
-    return parent[:6] + blake2b(parent + text, digest_size=10).digest()
+    return parent[:6] + blake2b(parent + _suffix(service, kind, ordinal), digest_size=10).digest()
+
+
+@lru_cache(maxsize=4096)
+def _suffix(service: str, kind: str, ordinal: int) -> bytes:
+    return f"{service}\x1f{kind}\x1f{ordinal}".encode()
 
 
 def root_time(id_: bytes) -> int:
@@ -104,12 +110,11 @@ def murmur2(data: bytes) -> int:
     """Kafka's key hash (MurmurHash2, 32 bit, seed 0x9747b28c), so that other clients agree."""
     m, mask = 0x5BD1E995, 0xFFFFFFFF
     h = (0x9747B28C ^ len(data)) & mask
-    whole = len(data) & ~3
-    for i in range(0, whole, 4):
-        k = int.from_bytes(data[i : i + 4], "little") * m & mask
-        k = (k ^ k >> 24) * m & mask
-        h = (h * m & mask) ^ k
-    tail = data[whole:]
+    words = len(data) >> 2
+    for k in unpack_from(f"<{words}I", data):
+        k = k * m & mask
+        h = (h * m ^ (k ^ k >> 24) * m) & mask
+    tail = data[words * 4 :]
     if tail:
         h = (h ^ int.from_bytes(tail, "little")) * m & mask
     h = (h ^ h >> 13) * m & mask
@@ -132,4 +137,5 @@ def slot_of(key: str) -> int:
 
 def partition_of(key: str, partitions: int) -> int:
     """The partition of a key; ``partitions`` is a power of two, so Kafka clients agree."""
-    return slot_of(key) % partitions
+    slot = _SLOT_OF_KEY.get(key)
+    return (slot_of(key) if slot is None else slot) % partitions

@@ -129,7 +129,7 @@ COURIER_LANE = -1
 INTAKE_LANE = -2
 
 
-class Advance(NamedTuple):
+class Advance(Struct, frozen=True, gc=False):
     """A lane's new position under the epoch it was claimed with."""
 
     lane: int
@@ -144,7 +144,7 @@ class Loaded(NamedTuple):
     seen: frozenset[bytes]
 
 
-class Saved(NamedTuple):
+class Saved(Struct, frozen=True, gc=False):
     """A document to write; ``body`` None deletes it."""
 
     ref: Ref
@@ -152,7 +152,7 @@ class Saved(NamedTuple):
     label: str | None
 
 
-class Outgoing(NamedTuple):
+class Outgoing(Struct, frozen=True, gc=False):
     """One row: ``destination`` is a topic (``message`` set) or a gateway."""
 
     destination: str
@@ -220,7 +220,7 @@ class Due(Struct, frozen=True, kw_only=True):
     made_at: int
 
 
-class Settled(NamedTuple):
+class Settled(Struct, frozen=True, gc=False):
     """What became of a row: closed with ``outcome`` and its answer, or, with ``retry_at`` set,
     tried and to be tried again."""
 

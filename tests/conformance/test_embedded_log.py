@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from penstock.conformance import log_scenarios
 from penstock.conformance.logs import NOTICES, OWNER, TOPICS, LogFixture
-from penstock.conformance.scenario import title
+from penstock.conformance.mishaps import AFTER, DATED
+from penstock.conformance.scenario import NOW, message, title
 from penstock.embedded.schema import log_table
 from penstock.limits import OFFSET_BITS
 from penstock.log.embedded import EmbeddedLane, EmbeddedLog
@@ -101,3 +103,15 @@ def test_embedded_log(
     scenario: Callable[[LogFixture], None], embedded: EmbeddedFixture
 ) -> None:
     scenario(embedded)
+
+
+def test_retention_gives_pages_back(embedded: EmbeddedFixture) -> None:
+    """What age drops leaves the file, not only the table."""
+    log = embedded.open()
+    log.ensure([DATED])
+    for n in range(20):
+        log.append("dated", [message("k0", Random(n).randbytes(50_000))], NOW)
+    before = log.reader("dated").run("PRAGMA page_count")[0][0]
+    while log.retain("dated", {}, AFTER):
+        pass
+    assert log.reader("dated").run("PRAGMA page_count")[0][0] < before / 4

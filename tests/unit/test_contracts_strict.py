@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -124,25 +125,19 @@ HOSTILE = {
     "opened": lambda n: b"[" * (6 * n),
     "escapes": lambda n: b'"' + b"\\\\" * (3 * n) + b"\\u0041" + b'"',
     "quotes": lambda n: b'["' + b'\\"[' * (2 * n),
+    "open end": lambda n: b'["' + b'\\"[' * (2 * n) + b"\\",
     "exponents": lambda n: b"[" + b",".join([b"1e5"] * n) + b"]",
 }
 
 
 @pytest.mark.parametrize("shape", HOSTILE)
 def test_hostile_text_costs_no_more_than_its_size(shape: str) -> None:
-    def seconds(n: int) -> float:
-        raw, best = HOSTILE[shape](n), 9.0
-        for _ in range(3):
-            start = time.process_time()
-            try:
-                strict_value(raw, limit_bytes=len(raw))
-            except Unreadable:
-                pass
-            best = min(best, time.process_time() - start)
-        return best
-
-    small, large = seconds(5_000), seconds(50_000)
-    assert large < 40 * small + 0.02  # ten times the text; quadratic would be a hundred
+    raw = HOSTILE[shape](20_000)
+    start = time.process_time()
+    with suppress(Unreadable):
+        strict_value(raw, limit_bytes=len(raw))
+    # Some 10 ms where every step is O(size); a quadratic one takes 20 seconds and more.
+    assert time.process_time() - start < 1.0
 
 
 scalars = st.none() | st.booleans() | st.integers(-(10**28), 10**28) | st.text()
@@ -160,7 +155,9 @@ def test_every_value_json_can_write_is_read_back(value: Any, ascii_only: bool) -
 
 @given(st.binary(max_size=60))
 def test_any_bytes_give_a_value_or_one_refusal(raw: bytes) -> None:
+    said = "taken"
     try:
         strict_json(raw, Any)
     except Unreadable as error:
-        assert error.code in CODES
+        said = error.code
+    assert said in CODES | {"taken"}

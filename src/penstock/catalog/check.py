@@ -1,202 +1,381 @@
-"""The rules a catalog must hold, as an ordered list of named predicates; pure."""
+"""The rules a catalog must hold, each a named predicate over the whole value; pure.
+
+They are run on a catalog with its implied topics (``implied.with_implied``). A rule speaks only
+where it alone sees the trouble: an unknown name is told of once, by the rule that looks it up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from string import Formatter
 
-from msgspec import Struct
+from penstock.catalog.flaw import Flaw, Keys, near, shown
+from penstock.catalog.model import (
+    ANY,
+    CLOCK,
+    JOURNAL,
+    Catalog,
+    GatewayEntry,
+    RetryPolicy,
+    ServiceEntry,
+    Topic,
+    answers_of,
+    dead_of,
+)
+from penstock.limits import BATCH_RECORDS_MAX, PARTITIONS_MAX
 
-from penstock.catalog.model import CLOCK, JOURNAL, Catalog
-from penstock.limits import PARTITIONS_MAX
+NAME_CHARS_MAX = 64
+WORKERS_MAX = 64
+IN_FLIGHT_MAX = 1000
+ATTEMPTS_MAX = 1_000_000
+SANDBOX_GIVES = ("host", "port")
 
-PERMISSIONS = ("supplied_prices", "load_stock", "load_prices")
-ANY = "any"
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_TOPIC_NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)*")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_DOTTED = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
-
-class Finding(Struct, frozen=True):
-    """A broken rule: the key's path, what is wrong, what to do."""
-
-    path: tuple[str, ...]
-    message: str
-    hint: str = ""
-    names: str = ""  # the unknown name, where that is what is wrong
+Flaws = Iterator[Flaw]
 
 
-def check(catalog: Catalog) -> list[Finding]:
-    """Every broken rule, in the order of the rules."""
-    return [finding for rule in RULES for finding in rule(catalog)]
+def check(catalog: Catalog) -> list[Flaw]:
+    """Everything that breaks a rule, in the order of the rules."""
+    return [flaw for rule in RULES for flaw in rule(catalog)]
 
 
-def _known(
-    path: tuple[str, ...], named: Iterable[str], known: Iterable[str], what: str
-) -> Iterator[Finding]:
-    """Each name must be among the known ones; the nearest one is suggested."""
+def _known(path: Keys, name: str, known: Iterable[str], what: str) -> Flaws:
     choices = tuple(known)
-    for name in named:
-        if name not in choices:
-            near = get_close_matches(name, choices, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(choices)}."
-            yield Finding(path, f"{name or 'nobody'} is no {what}.", hint, name)
+    if name not in choices:
+        yield Flaw(path, f"there is no {what} {shown(name)}.", near(name, choices))
 
 
-def owners_exist(c: Catalog) -> Iterator[Finding]:
-    """Every topic, service and gateway has one owning team that is declared."""
-    for table, rows in (("topics", c.topics), ("services", c.services), ("gateways", c.gateways)):
-        for name, row in rows.items():
-            yield from _known((table, name, "owner"), [row.owner], c.teams, "team")
+def _all_known(path: Keys, names: Iterable[str], known: Iterable[str], what: str) -> Flaws:
+    choices = tuple(known)
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        here = (*path, str(number))
+        yield from _known(here, name, choices, what)
+        if name in seen:
+            yield Flaw(here, f"{shown(name)} is there twice.", "Keep one.")
+        seen.add(name)
 
 
-def teams_can_be_reached(c: Catalog) -> Iterator[Finding]:
-    """A team has somebody to call."""
+def _within(path: Keys, value: float, low: float, high: float = math.inf) -> Flaws:
+    """A number from ``low`` to ``high``, both allowed."""
+    if value < low:
+        yield Flaw(path, f"must be at least {low:g}, and is {shown(value)}.")
+    elif value > high:
+        yield Flaw(path, f"must be at most {high:g}, and is {shown(value)}.")
+
+
+def _above_zero(path: Keys, value: float | None) -> Flaws:
+    if value is not None and value <= 0:
+        yield Flaw(path, f"must be above 0, and is {shown(value)}.")
+
+
+# Names -----------------------------------------------------------------------------------------
+
+
+def names_are_plain(c: Catalog) -> Flaws:
+    """Names become parts of file names, of topics and of addresses."""
+    tables: Mapping[str, Iterable[str]] = {
+        "teams": c.teams, "topics": c.topics, "services": c.services, "gateways": c.gateways,
+        "stages": c.stages,
+    }  # fmt: skip
+    yield from _plain(("name",), c.name, _NAME)
+    for table, names in tables.items():
+        for name in names:
+            yield from _plain((table, name), name, _TOPIC_NAME if table == "topics" else _NAME)
+
+
+def _plain(path: Keys, name: str, pattern: re.Pattern[str]) -> Flaws:
+    if not pattern.fullmatch(name) or len(name) > NAME_CHARS_MAX:
+        yield Flaw(
+            path, f"{shown(name)} cannot be a name.",
+            f"Use up to {NAME_CHARS_MAX} lower-case letters, digits, _ and -.",
+        )  # fmt: skip
+
+
+def names_are_free(c: Catalog) -> Flaws:
+    """The clock is built in, and the journal lies in a file of its own."""
+    if CLOCK in c.gateways:
+        yield Flaw(("gateways", CLOCK), "the clock is built in.", "Remove the table.")
+    for name in (JOURNAL, ANY):
+        if name in c.services:
+            yield Flaw(("services", name), f"{name} has a meaning of its own.", "Rename it.")
+
+
+# Owners ----------------------------------------------------------------------------------------
+
+
+def owners_exist(c: Catalog) -> Flaws:
+    """Everything has one owning team, and it is declared."""
+    rows: Mapping[str, Mapping[str, Topic | ServiceEntry | GatewayEntry]] = {
+        "topics": c.topics, "services": c.services, "gateways": c.gateways,
+    }  # fmt: skip
+    for table, found in rows.items():
+        for name, row in found.items():
+            yield from _known((table, name, "owner"), row.owner, c.teams, "team")
+
+
+def the_journal_is_owned(c: Catalog) -> Flaws:
+    """The journal is the platform's own topic."""
+    path = ("platform", "owner")
+    if c.platform is not None:
+        yield from _known(path, c.platform.owner, c.teams, "team")
+    elif not (JOURNAL in c.topics and c.topics[JOURNAL].owner):
+        yield Flaw(path, "is missing.", "Name the team that the journal belongs to.")
+
+
+def teams_can_be_reached(c: Catalog) -> Flaws:
+    """A team has an address and somebody to wake."""
     for name, team in c.teams.items():
-        if not team.contacts:
-            yield Finding(("teams", name, "contacts"), "is empty.", "Name an address.")
-        if not team.on_call:
-            yield Finding(("teams", name, "on_call"), "is empty.", "Name who is woken.")
+        for key, said in (("contacts", team.contacts), ("on_call", team.on_call)):
+            if not said:
+                yield Flaw(("teams", name, key), "is empty.", "Name at least one.")
+            for number, text in enumerate(said):
+                if not text.strip():
+                    yield Flaw(("teams", name, key, str(number)), "is empty.")
 
 
-def producers_exist(c: Catalog) -> Iterator[Finding]:
-    """One producing service per topic; only the journal has several."""
+# Topics ----------------------------------------------------------------------------------------
+
+
+def producers_exist(c: Catalog) -> Flaws:
+    """One producing service a topic; only the journal has several."""
     for name, topic in c.topics.items():
         path = ("topics", name, "producer")
         if name == JOURNAL:
             if topic.producer != ANY:
-                yield Finding(path, "must be any: everybody writes to the journal.")
+                yield Flaw(path, f"must be {ANY}: everybody writes to the journal.")
+        elif topic.producer == ANY:
+            yield Flaw(path, f"only the journal has {ANY}.", "Name one service.")
         else:
-            yield from _known(path, [topic.producer], c.services, "service")
+            yield from _known(path, topic.producer, c.services, "service")
 
 
-def partitions_fit(c: Catalog) -> Iterator[Finding]:
-    """Counts are powers of two, so that a count can double and Kafka's clients agree."""
+def producers_write(c: Catalog) -> Flaws:
+    """Who produces a topic lists it, and nobody else does."""
     for name, topic in c.topics.items():
-        n = topic.partitions
-        if n < 1 or n & (n - 1) or n > PARTITIONS_MAX:
-            yield Finding(
-                ("topics", name, "partitions"), f"{n} is no power of two up to {PARTITIONS_MAX}."
-            )
+        entry = c.services.get(topic.producer)
+        if entry and name not in (*entry.writes, *_own(entry.name)):
+            hint = f"List it there, or name its producer; {_writers(c, name)}."
+            text = f"{entry.name} does not list {name} under writes."
+            yield Flaw(("topics", name, "producer"), text, hint)
+    for service in c.services.values():
+        for number, name in enumerate(service.writes):
+            yield from _writes_its_own(c, service, name, number)
 
 
-def retention_is_positive(c: Catalog) -> Iterator[Finding]:
-    """A bound of nothing would drop everything."""
-    for name, t in c.topics.items():
-        for key in ("retention_seconds", "retention_bytes"):
-            value = getattr(t, key)
-            if value is not None and value <= 0:
-                yield Finding(("topics", name, key), "must be above 0.", "Leave it out to keep all.")
+def _writes_its_own(c: Catalog, service: ServiceEntry, name: str, number: int) -> Flaws:
+    topic = c.topics.get(name)
+    if topic and topic.producer in c.services and topic.producer != service.name:
+        yield Flaw(
+            ("services", service.name, "writes", str(number)),
+            f"{name} is produced by {topic.producer}.",
+            "A topic has one producing service.",
+        )
 
 
-def services_name_what_exists(c: Catalog) -> Iterator[Finding]:
-    """Reads and writes are topics, asks are gateways (or the clock)."""
+def _own(service: str) -> tuple[str, str]:
+    return answers_of(service), dead_of(service)
+
+
+def _writers(c: Catalog, topic: str) -> str:
+    found = [s.name for s in c.services.values() if topic in s.writes]
+    return f"{', '.join(found) or 'no service'} lists it"
+
+
+def own_topics_are_own(c: Catalog) -> Flaws:
+    """A service's answers and dead letters are written by its own engine."""
+    for service in c.services:
+        for name in _own(service):
+            if name in c.topics and c.topics[name].producer not in (service, ANY):
+                yield Flaw(("topics", name, "producer"), f"must be {service}, whose topic it is.")
+
+
+def partitions_fit(c: Catalog) -> Flaws:
+    """Powers of two: a count can double, and Kafka's own clients agree where a key lies."""
+    for name, topic in c.topics.items():
+        if not _is_count(topic.partitions):
+            text = f"must be a power of two up to {PARTITIONS_MAX}, and is {topic.partitions}."
+            yield Flaw(("topics", name, "partitions"), text)
+
+
+def _is_count(partitions: int) -> bool:
+    return 0 < partitions <= PARTITIONS_MAX and partitions & (partitions - 1) == 0
+
+
+def retention_keeps_something(c: Catalog) -> Flaws:
+    """No bound keeps everything; a bound of nothing would keep nothing."""
+    for name, topic in c.topics.items():
+        path = ("topics", name)
+        yield from _above_zero((*path, "retention_seconds"), topic.retention_seconds)
+        yield from _above_zero((*path, "retention_bytes"), topic.retention_bytes)
+
+
+# Services --------------------------------------------------------------------------------------
+
+
+def services_name_what_exists(c: Catalog) -> Flaws:
+    """Reads and writes are topics, asks are gateways or the clock."""
     for name, s in c.services.items():
-        yield from _known(("services", name, "reads"), s.reads, c.topics, "topic")
-        yield from _known(("services", name, "writes"), s.writes, c.topics, "topic")
-        yield from _known(("services", name, "asks"), s.asks, (*c.gateways, CLOCK), "gateway")
+        path = ("services", name)
+        yield from _all_known((*path, "reads"), s.reads, c.topics, "topic")
+        yield from _all_known((*path, "writes"), s.writes, c.topics, "topic")
+        yield from _all_known((*path, "asks"), s.asks, (*c.gateways, CLOCK), "gateway")
 
 
-def writers_are_producers(c: Catalog) -> Iterator[Finding]:
-    """A service writes the topics it produces, all of them and no other."""
+def lanes_are_equal(c: Catalog) -> Flaws:
+    """A lane is one partition number across all the topics a service reads."""
+    for name, service in c.services.items():
+        counts = {t: c.topics[t].partitions for t in service.reads if t in c.topics}
+        fitting = {t: n for t, n in counts.items() if _is_count(n)}
+        if len(set(fitting.values())) > 1:
+            said = ", ".join(f"{t} {n}" for t, n in fitting.items())
+            yield Flaw(
+                ("services", name, "reads"), f"their partition counts differ: {said}.",
+                "All topics one service reads need the same count; every service reads the "
+                "journal.",
+            )  # fmt: skip
+
+
+def the_door_only_writes(c: Catalog) -> Flaws:
+    """A service without a handler decides calls, not records."""
+    for name, service in c.services.items():
+        for key, said in (("reads", service.reads), ("asks", service.asks)):
+            if said and not service.handler:
+                text = f"{name} has no handler, so it {key} nothing."
+                yield Flaw(("services", name, key), text, "Add a handler, or remove them.")
+
+
+def paths_are_dotted(c: Catalog) -> Flaws:
+    """What names a value of the program is package.module:NAME."""
+    paths: dict[Keys, str] = {("flow",): c.flow}
+    paths |= {("services", n, "handler"): s.handler for n, s in c.services.items() if s.handler}
+    paths |= {("gateways", n, "handler"): g.handler for n, g in c.gateways.items()}
+    for path, text in paths.items():
+        if not _DOTTED.fullmatch(text):
+            yield Flaw(path, f"{shown(text)} is no dotted path.", "Write package.module:NAME.")
+    for name, gateway in c.gateways.items():
+        if gateway.sandbox and not _MODULE.fullmatch(gateway.sandbox.module):
+            text = f"{shown(gateway.sandbox.module)} is no module."
+            yield Flaw(("gateways", name, "sandbox", "module"), text, "Write package.module.")
+
+
+def services_are_bounded(c: Catalog) -> Flaws:
+    """Workers, batches, attempts and objectives lie where the engine can keep them."""
     for name, s in c.services.items():
-        for topic in s.writes:
-            declared = c.topics.get(topic)
-            if declared and declared.producer not in (name, ANY):
-                yield Finding(
-                    ("services", name, "writes"),
-                    f"{topic} is produced by {declared.producer}.",
-                    "A topic has one producing service.",
-                )
+        path = ("services", name)
+        yield from _within((*path, "workers"), s.workers, 1, WORKERS_MAX)
+        yield from _within((*path, "batch"), s.batch, 1, BATCH_RECORDS_MAX)
+        yield from _bounded((*path, "retry"), s.retry)
+        if s.slo:
+            yield from _above_zero((*path, "slo", "latency_seconds"), s.slo.latency_seconds)
+            if not 0 < s.slo.objective < 1:
+                text = f"must lie between 0 and 1, and is {s.slo.objective:g}."
+                yield Flaw((*path, "slo", "objective"), text, "0.99 means 99 of 100 records.")
 
 
-def lanes_are_equal(c: Catalog) -> Iterator[Finding]:
-    """A lane is one partition number across all topics a service reads."""
-    for name, s in c.services.items():
-        counts = {t: c.topics[t].partitions for t in s.reads if t in c.topics}
-        if len(set(counts.values())) > 1:
-            said = ", ".join(f"{t} {n}" for t, n in counts.items())
-            yield Finding(
-                ("services", name, "reads"), f"have unequal partition counts: {said}.",
-                "Give all topics of one service the same count.",
-            )
+def _bounded(path: Keys, retry: RetryPolicy) -> Flaws:
+    """Attempts are counted from one, and delays never shrink."""
+    yield from _within((*path, "attempts"), retry.attempts, 1, ATTEMPTS_MAX)
+    yield from _above_zero((*path, "first_delay_seconds"), retry.first_delay_seconds)
+    yield from _within((*path, "factor"), retry.factor, 1)
+    longest = (*path, "max_delay_seconds")
+    yield from _within(longest, retry.max_delay_seconds, max(0, retry.first_delay_seconds))
 
 
-def handlers_are_paths(c: Catalog) -> Iterator[Finding]:
-    """A handler is package.module:NAME."""
-    handlers: list[tuple[tuple[str, ...], str]] = [
-        (("services", n, "handler"), s.handler) for n, s in c.services.items()
-    ]
-    handlers += [(("gateways", n, "handler"), g.handler) for n, g in c.gateways.items()]
-    handlers.append((("flow",), c.flow))
-    for path, handler in handlers:
-        module, colon, name = handler.partition(":")
-        if handler and not (module and colon and name.isidentifier()):
-            yield Finding(path, f"{handler!r} is no dotted path.", "Write package.module:NAME.")
+# Gateways --------------------------------------------------------------------------------------
 
 
-def retries_are_bounded(c: Catalog) -> Iterator[Finding]:
-    """Attempts are counted from one, delays grow."""
-    for name, s in c.services.items():
-        path = ("services", name, "retry")
-        if s.retry.attempts < 1:
-            yield Finding((*path, "attempts"), "must be at least 1.")
-        if s.retry.first_delay_seconds <= 0:
-            yield Finding((*path, "first_delay_seconds"), "must be above 0.")
-        if s.retry.factor < 1:
-            yield Finding((*path, "factor"), "must be at least 1.")
-
-
-def numbers_are_positive(c: Catalog) -> Iterator[Finding]:
-    """Workers, batches, rates and times above zero."""
-    for name, s in c.services.items():
-        for key in ("workers", "batch"):
-            if getattr(s, key) < 1:
-                yield Finding(("services", name, key), "must be at least 1.")
-        if s.slo and not 0 < s.slo.objective < 1:
-            yield Finding(("services", name, "slo", "objective"), "must lie between 0 and 1.")
+def gateways_are_bounded(c: Catalog) -> Flaws:
+    """Rates, calls in flight, times and the breaker."""
     for name, g in c.gateways.items():
-        for key in ("rate", "max_in_flight", "timeout_seconds", "buffer_seconds"):
-            if getattr(g, key) <= 0:
-                yield Finding(("gateways", name, key), "must be above 0.")
-        if g.breaker.failures < 1 or g.breaker.open_seconds <= 0:
-            yield Finding(("gateways", name, "breaker"), "needs failures and open_seconds above 0.")
+        path = ("gateways", name)
+        yield from _above_zero((*path, "rate"), g.rate)
+        yield from _within((*path, "max_in_flight"), g.max_in_flight, 1, IN_FLIGHT_MAX)
+        yield from _above_zero((*path, "timeout_seconds"), g.timeout_seconds)
+        yield from _within((*path, "breaker", "failures"), g.breaker.failures, 1)
+        yield from _above_zero((*path, "breaker", "open_seconds"), g.breaker.open_seconds)
+        yield from _bounded((*path, "retry"), g.retry)
 
 
-def buffers_outlast_timeouts(c: Catalog) -> Iterator[Finding]:
-    """A row must outlive at least one call."""
+def buffers_outlast_timeouts(c: Catalog) -> Flaws:
+    """A row must live longer than one call may take."""
     for name, g in c.gateways.items():
-        if g.timeout_seconds >= g.buffer_seconds:
-            yield Finding(
-                ("gateways", name, "buffer_seconds"), "is not above timeout_seconds.",
-                "Rows wait for the gateway that long.",
-            )
+        if g.buffer_seconds <= g.timeout_seconds:
+            text = f"must be above timeout_seconds ({g.timeout_seconds:g})"
+            path = ("gateways", name, "buffer_seconds")
+            yield Flaw(path, f"{text}, and is {g.buffer_seconds:g}.")
 
 
-def stages_name_services(c: Catalog) -> Iterator[Finding]:
+def placeholders_are_filled(c: Catalog) -> Flaws:
+    """A ``{word}`` in a gateway's settings is one that some sandbox sets."""
+    boxes = [g.sandbox for g in c.gateways.values() if g.sandbox]
+    given = [name for box in boxes for name in box.sets]
+    for name, gateway in c.gateways.items():
+        texts = {k: v for k, v in gateway.settings.items() if isinstance(v, str)}
+        yield from _filled(("gateways", name, "settings"), texts, given)
+        if gateway.sandbox:
+            path = ("gateways", name, "sandbox", "sets")
+            yield from _filled(path, gateway.sandbox.sets, SANDBOX_GIVES)
+
+
+def _filled(path: Keys, texts: Mapping[str, str], given: Iterable[str]) -> Flaws:
+    for key, text in texts.items():
+        try:
+            words = [w for _, w, _, _ in Formatter().parse(text) if w is not None]
+        except ValueError as error:
+            yield Flaw((*path, key), f"{error}.", "Write {{ and }} for braces.")
+            continue
+        for word in words:
+            if word not in given:
+                yield Flaw((*path, key), f"nothing sets {{{word}}}.", near(word, given))
+
+
+# Stages and clients ----------------------------------------------------------------------------
+
+
+def stages_name_services(c: Catalog) -> Flaws:
     """A stage is made of services and has targets."""
     for name, stage in c.stages.items():
-        yield from _known(("stages", name, "services"), stage.services, c.services, "service")
-        if stage.rto_seconds <= 0 or stage.rpo_seconds < 0:
-            yield Finding(("stages", name), "needs rto_seconds above 0 and rpo_seconds from 0 on.")
+        path = ("stages", name)
+        if not stage.services:
+            yield Flaw((*path, "services"), "is empty.", "Name the services it consists of.")
+        yield from _all_known((*path, "services"), stage.services, c.services, "service")
+        yield from _above_zero((*path, "rto_seconds"), stage.rto_seconds)
+        yield from _within((*path, "rpo_seconds"), stage.rpo_seconds, 0)
 
 
-def permissions_are_known(c: Catalog) -> Iterator[Finding]:
-    """Clients may hold known permissions only."""
+def permissions_are_known(c: Catalog) -> Flaws:
+    """A client may hold what is declared, so that a misspelt permission is no silent refusal."""
     for name, client in c.clients.items():
-        yield from _known(("clients", name, "may"), client.may, PERMISSIONS, "permission")
+        path = ("clients", name, "may")
+        yield from _all_known(path, client.may, c.permissions, "permission")
 
 
-RULES: tuple[Callable[[Catalog], Iterator[Finding]], ...] = (
+RULES: tuple[Callable[[Catalog], Flaws], ...] = (
+    names_are_plain,
+    names_are_free,
     owners_exist,
+    the_journal_is_owned,
     teams_can_be_reached,
     producers_exist,
+    producers_write,
+    own_topics_are_own,
     partitions_fit,
-    retention_is_positive,
+    retention_keeps_something,
     services_name_what_exists,
-    writers_are_producers,
     lanes_are_equal,
-    handlers_are_paths,
-    retries_are_bounded,
-    numbers_are_positive,
+    the_door_only_writes,
+    paths_are_dotted,
+    services_are_bounded,
+    gateways_are_bounded,
     buffers_outlast_timeouts,
+    placeholders_are_filled,
     stages_name_services,
     permissions_are_known,
 )

@@ -23,12 +23,17 @@ class Flaw(Struct, frozen=True):
     hint: str = ""
 
 
+def meant(name: str, choices: Iterable[str]) -> str:
+    """A hint: the choice that was probably meant; empty where none is near."""
+    close = get_close_matches(name[:SHOWN_CHARS_MAX], sorted(set(choices)), 1)
+    return f"Did you mean {close[0]}?" if close else ""
+
+
 def near(name: str, choices: Iterable[str], what: str = "Known") -> str:
     """A hint: the choice that was probably meant, else the choices there are."""
     known = sorted(set(choices))
-    close = get_close_matches(name[:SHOWN_CHARS_MAX], known, 1)
-    if close:
-        return f"Did you mean {close[0]}?"
+    if hint := meant(name, known):
+        return hint
     if not known:
         return f"{what}: none."
     more = ", …" if len(known) > CHOICES_SHOWN_MAX else ""
@@ -43,7 +48,9 @@ def shown(value: object) -> str:
         return "a table"
     if isinstance(value, list):
         return "a list"
-    text = repr(value) if isinstance(value, str | float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= SHOWN_CHARS_MAX else text[: SHOWN_CHARS_MAX - 1] + "…"
 
 

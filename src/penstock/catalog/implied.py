@@ -1,48 +1,69 @@
-"""What a catalog need not say: answers, dead letters, the journal, and who reads them."""
+"""What a catalog need not say: answers, dead letters, the journal, and who reads them.
+
+Every service with a handler has ``<service>.answers`` (outcomes of its asks, wakes, discards) and
+``<service>.dead``; it reads its own answers, and the journal, where operators write requests.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
-from penstock.catalog.model import JOURNAL, Catalog, ServiceEntry, Topic, answers_of, dead_of
+from penstock.catalog.model import (
+    ANY,
+    JOURNAL,
+    Catalog,
+    ServiceEntry,
+    Topic,
+    answers_of,
+    dead_of,
+)
+from penstock.limits import PARTITIONS_DEFAULT
 
 
-def with_implied(catalog: Catalog, owner: str | None) -> Catalog:
+def with_implied(catalog: Catalog) -> Catalog:
     """The catalog with every implied topic and reading; declared ones are left as they are."""
     topics = dict(catalog.topics)
-    counts = [t.partitions for t in topics.values()]
-    lanes = max(counts, default=4)
-    platform = owner or next(iter(catalog.teams), "")
-    topics.setdefault(
-        JOURNAL,
-        Topic(
-            name=JOURNAL, owner=platform, producer="any", key="the subject's key",
-            partitions=lanes, class_="critical", about="What operators asked for and why.",
-        ),
-    )
+    handlers = [s for s in catalog.services.values() if s.handler]
+    topics.setdefault(JOURNAL, _journal(catalog, _usual(catalog, handlers)))
+    for service in handlers:
+        for topic in _own(service, _usual(catalog, [service])):
+            topics.setdefault(topic.name, topic)
     services = {name: _reading(s) for name, s in catalog.services.items()}
-    for service in services.values():
-        if service.handler:
-            for name, about in (
-                (answers_of(service.name), "Outcomes of asks, and wakes."),
-                (dead_of(service.name), "Parked records."),
-            ):
-                topics.setdefault(name, _own(service, name, about, lanes))
     return msgspec.structs.replace(catalog, topics=topics, services=services)
 
 
-def _own(service: ServiceEntry, name: str, about: str, partitions: int) -> Topic:
+def _usual(catalog: Catalog, services: Iterable[ServiceEntry]) -> int:
+    """The partition count most of these services' topics have."""
+    read = (catalog.topics.get(name) for s in services for name in s.reads)
+    counts = Counter(topic.partitions for topic in read if topic is not None)
+    return counts.most_common(1)[0][0] if counts else PARTITIONS_DEFAULT
+
+
+def _journal(catalog: Catalog, partitions: int) -> Topic:
     return Topic(
-        name=name, owner=service.owner, producer=service.name, key="as the record",
-        partitions=partitions, class_="internal", about=f"{about} Of {service.name}.",
-    )
+        name=JOURNAL, owner=catalog.platform.owner if catalog.platform else "", producer=ANY,
+        key="as the record", partitions=partitions, class_="internal",
+        about="What operators asked for, and why.",
+    )  # fmt: skip
+
+
+def _own(service: ServiceEntry, partitions: int) -> Iterator[Topic]:
+    """The topics a service has for being one."""
+    for name, key, about in (
+        (answers_of(service.name), "asking key", "Outcomes of asks, and wakes"),
+        (dead_of(service.name), "as the record", "Parked records"),
+    ):
+        yield Topic(
+            name=name, owner=service.owner, producer=service.name, key=key,
+            partitions=partitions, class_="internal", about=f"{about} of {service.name}.",
+        )  # fmt: skip
 
 
 def _reading(service: ServiceEntry) -> ServiceEntry:
     if not service.handler:
         return service
-    reads = [*service.reads]
-    for name in (answers_of(service.name), JOURNAL):
-        if name not in reads:
-            reads.append(name)
+    reads = dict.fromkeys((*service.reads, answers_of(service.name), JOURNAL))
     return msgspec.structs.replace(service, reads=tuple(reads))

@@ -1,50 +1,33 @@
-"""Read a catalog from TOML: every error of the file at once, each with line, key and a hint.
-
-The file's tables follow the structs of ``model``: ``[teams.NAME]``, ``[topics.NAME]``,
-``[services.NAME]``, ``[gateways.NAME]``, ``[stages.NAME]``, ``[clients.NAME]``, ``[platform]``
-and free ``[settings]``. Implied topics (answers, dead letters, journal) are added here.
-"""
+"""Read a catalog from its file: every error at once, each with file, line, key and a hint."""
 
 from __future__ import annotations
 
 import importlib.resources
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from penstock.catalog.check import check
+from penstock.catalog.flaw import Flaw, Keys, shown, spelled
 from penstock.catalog.implied import with_implied
-from penstock.catalog.model import (
-    Catalog,
-    Client,
-    GatewayEntry,
-    ServiceEntry,
-    Stage,
-    Team,
-    Topic,
-)
-from penstock.errors import Usage
+from penstock.catalog.model import Catalog
+from penstock.catalog.reading import read
+from penstock.catalog.spots import spots
+from penstock.dotted import resolve
+from penstock.errors import CheckFailed, NotFound, Problem
 
-SHIPPED = ("penstock.flows.orders", "catalog.toml")
+CATALOG_FILE = "catalog.toml"
 CATALOG_BYTES_MAX = 1 << 20
-TABLES: dict[str, type[Struct]] = {
-    "teams": Team, "topics": Topic, "services": ServiceEntry, "gateways": GatewayEntry,
-    "stages": Stage, "clients": Client,
-}
-TOP = ("name", "flow", "contracts", "platform", "settings", *TABLES)
-RENAMED = {"class": "class_"}  # a TOML key that is a Python word
-Path_ = tuple[str, ...]
-T = TypeVar("T")
+SHIPPED = "penstock.flows:SHIPPED"  # names the package whose catalog runs by default
+_PLACE = re.compile(r" ?\(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 class CatalogError(Struct, frozen=True):
-    """One error: where it stands and how to mend it."""
+    """One error: where it stands (``line`` from 1), what is wrong and how to mend it."""
 
     file: str
     line: int
@@ -53,175 +36,118 @@ class CatalogError(Struct, frozen=True):
     hint: str = ""
 
     def __str__(self) -> str:
-        hint = f" {self.hint}" if self.hint else ""
-        return f"{self.file}:{self.line}: {self.key}: {self.message}{hint}"
+        said = (f"{self.file}:{self.line}:", f"{self.key}:" if self.key else "", self.message)
+        return " ".join(part for part in (*said, self.hint) if part)
 
 
-class BadCatalog(Usage):
-    """A catalog that cannot be used; ``errors`` holds every reason."""
+class BadCatalog(CheckFailed):
+    """A catalog that cannot be used; ``errors`` holds every reason, in the order of the file."""
 
     def __init__(self, errors: tuple[CatalogError, ...]) -> None:
         self.errors = errors
-        text = "\n  ".join(str(e) for e in errors)
-        super().__init__("bad_catalog", f"{len(errors)} error(s) in the catalog:\n  {text}")
+        super().__init__("bad_catalog", "\n".join(map(str, errors)))
+
+
+class Examined(Struct, frozen=True):
+    """A catalog file read and checked; ``catalog`` may be used when there are no errors."""
+
+    file: str
+    errors: tuple[CatalogError, ...]
+    catalog: Catalog
+    lines: dict[Keys, int]
 
 
 def load_catalog(path: Path | None = None) -> Catalog:
-    """The catalog at ``path``, or the shipped one. Raises ``BadCatalog``."""
-    if path is None:
-        package, name = SHIPPED
-        raw = importlib.resources.files(package).joinpath(name).read_bytes()
-        return parse(raw, name)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BadCatalog((CatalogError(str(path), 0, "", str(error.strerror)),)) from None
-    return parse(raw, str(path))
+    """The catalog at ``path``, None for the shipped one. Raises ``BadCatalog``, ``Problem``."""
+    return _sound(examine(path))
 
 
 def parse(raw: bytes, file: str) -> Catalog:
-    """A catalog from its TOML. Raises ``BadCatalog`` with every error found."""
+    """A catalog from the bytes of a file. Raises ``BadCatalog`` with every error found."""
+    return _sound(examine_bytes(raw, file))
+
+
+def _sound(examined: Examined) -> Catalog:
+    if examined.errors:
+        raise BadCatalog(examined.errors)
+    return examined.catalog
+
+
+def examine(path: Path | None = None) -> Examined:
+    """All that is wrong with a catalog file. Raises ``BadCatalog`` where it is no TOML, and
+    ``Problem`` where it cannot be read."""
+    if path is None:
+        shipped = importlib.resources.files(str(resolve(SHIPPED))) / CATALOG_FILE
+        return examine_bytes(shipped.read_bytes(), str(shipped))
     try:
-        if len(raw) > CATALOG_BYTES_MAX:
-            raise ValueError(f"more than {CATALOG_BYTES_MAX} bytes")
+        return examine_bytes(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise NotFound(
+            "catalog_missing", f"There is no catalog {path}.",
+            "Name another with --catalog or PENSTOCK_CATALOG.",
+        ) from None  # fmt: skip
+    except OSError as error:
+        raise Problem(
+            "catalog_unreadable", f"The catalog {path} cannot be read: {error.strerror}."
+        ) from None
+
+
+def examine_bytes(raw: bytes, file: str) -> Examined:
+    """As ``examine``, of bytes; ``file`` is what errors call them. Raises ``BadCatalog``."""
+    document, lines = _parsed(raw, file)
+    reading = read(document)
+    catalog = with_implied(reading.catalog)
+    flaws = [*reading.flaws]
+    flaws += [f for f in check(catalog) if _is_news(f, reading.catalog)]
+    told = [f for f in flaws if f in reading.flaws or not reading.is_spoilt(f.path)]
+    return Examined(file, place(told, file, lines), catalog, lines)
+
+
+def _is_news(flaw: Flaw, declared: Catalog) -> bool:
+    """An implied topic is right where what it follows from is right."""
+    return flaw.path[0] != "topics" or flaw.path[1] in declared.topics
+
+
+def place(flaws: list[Flaw], file: str, lines: Mapping[Keys, int]) -> tuple[CatalogError, ...]:
+    """Flaws as errors of a file, in its order; one without a line has that of its table."""
+    errors = [
+        CatalogError(file, _line(flaw.path, lines), spelled(flaw.path), flaw.message, flaw.hint)
+        for flaw in dict.fromkeys(flaws)
+    ]
+    return tuple(sorted(errors, key=lambda e: e.line))
+
+
+def _line(path: Keys, lines: Mapping[Keys, int]) -> int:
+    return next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 1)
+
+
+def _parsed(raw: bytes, file: str) -> tuple[dict[str, Any], dict[Keys, int]]:
+    """The document and the line of every key. Raises ``BadCatalog`` with the one error."""
+    if len(raw) > CATALOG_BYTES_MAX:
+        raise _unreadable(file, 1, f"has {len(raw)} bytes, more than {CATALOG_BYTES_MAX}.")
+    try:
         text = raw.decode()
-        tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        found = re.search(r"line (\d+)", str(error))
-        line = int(found[1]) if found else 1
-        raise BadCatalog((CatalogError(file, line, "", f"no valid TOML: {error}"),)) from None
-    return _Reader(file, lines_of(text)).read(tables)
+        return tomllib.loads(text), spots(text)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise _unreadable(file, line, f"byte {error.start} is no UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise _no_toml(file, text, str(error)) from None
+    except RecursionError:
+        raise _unreadable(file, 1, "lists or tables are nested too deep.") from None
+    except ValueError as error:  # a number of more digits than Python takes
+        raise _unreadable(file, 1, f"no valid TOML: {error}.") from None
 
 
-class _Reader:
-    """Converts tables to structs, collecting errors instead of stopping at the first."""
-
-    def __init__(self, file: str, lines: Mapping[Path_, int]) -> None:
-        self._file, self._lines = file, lines
-        self._errors: list[CatalogError] = []
-
-    def read(self, tables: dict[str, Any]) -> Catalog:
-        self._unknown((), tables, TOP)
-        rows = {name: self._table(name, kind, tables) for name, kind in TABLES.items()}
-        platform = self._typed(("platform",), tables.get("platform", {}), dict[str, str], {})
-        settings = self._typed(("settings",), tables.get("settings", {}), dict[str, Any], {})
-        texts = {
-            key: self._typed((key,), tables.get(key, ""), str, "")
-            for key in ("name", "flow", "contracts")
-        }
-        for key in ("name", "flow"):
-            if not texts[key]:
-                self._fault((key,), "is missing.", f'Add {key} = "…" at the top.')
-        whole: dict[str, Any] = {**texts, **rows, "settings": settings}
-        catalog = with_implied(Catalog(**whole), platform.get("owner"))
-        for finding in check(catalog):
-            # A row that is there but wrong was told of above: naming it is no second error.
-            if not any(finding.names in tables.get(table, ()) for table in TABLES):
-                self._fault(finding.path, finding.message, finding.hint)
-        if self._errors:
-            raise BadCatalog(tuple(sorted(self._errors, key=lambda e: e.line)))
-        return catalog
-
-    def _fault(self, path: Path_, message: str, hint: str = "") -> None:
-        line = next((self._lines[p] for p in _upwards(path) if p in self._lines), 1)
-        self._errors.append(CatalogError(self._file, line, ".".join(path), message, hint))
-
-    def _unknown(self, path: Path_, found: Mapping[str, Any], known: tuple[str, ...]) -> None:
-        for key in found:
-            if key not in known:
-                near = get_close_matches(key, known, 1)
-                hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
-                self._fault((*path, key), "is no known key.", hint)
-
-    def _typed(self, path: Path_, value: Any, kind: type[T], otherwise: T) -> T:
-        try:
-            return msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            self._fault(path, str(error))
-            return otherwise
-
-    def _table(self, name: str, kind: type[Struct], tables: dict[str, Any]) -> dict[str, Any]:
-        found = tables.get(name, {})
-        if not isinstance(found, dict):
-            self._fault((name,), "is no table.", f"Write [{name}.NAME].")
-            return {}
-        rows = {}
-        for key, row in found.items():
-            made = self._struct((name, key), kind, row, {"name": key})
-            if made is not None:
-                rows[key] = made
-        return rows
-
-    def _struct(
-        self, path: Path_, kind: type[Struct], row: Any, given: dict[str, Any]
-    ) -> Struct | None:
-        """One struct, or None after saying everything that is wrong with it."""
-        if not isinstance(row, dict):
-            self._fault(path, "is no table.")
-            return None
-        before = len(self._errors)
-        hints, fields = get_type_hints(kind), msgspec.structs.fields(kind)
-        names: dict[str, Any] = {
-            f.name.rstrip("_"): f for f in fields if f.name not in given
-        }
-        self._unknown(path, row, tuple(names))
-        values = dict(given)
-        for key, value in row.items():
-            if key in names:
-                field = RENAMED.get(key) or str(key)
-                values[field] = self._value((*path, key), hints[field], value)
-        for key, f in names.items():
-            if key not in row and f.required:
-                self._fault(path, f"has no {key}.", f"Add {key} = …")
-        return kind(**values) if len(self._errors) == before else None
-
-    def _value(self, path: Path_, kind: Any, value: Any) -> Any:
-        inner = _struct_in(kind)
-        if inner is not None and isinstance(value, dict):
-            given = {"name": path[-1]} if "name" in inner.__struct_fields__ else {}
-            return self._struct(path, inner, value, given)
-        try:
-            return msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            self._fault(path, str(error))
-            return None
+def _no_toml(file: str, text: str, said: str) -> BadCatalog:
+    """The parser's own words, with the place it names, and the line itself as the hint."""
+    place = _PLACE.search(said)
+    rows = text.rstrip("\n").split("\n")
+    line = int(place[1]) if place and place[1] else len(rows)
+    what = _PLACE.sub("", said)
+    there = f"The line is {shown(rows[line - 1].strip())}." if line <= len(rows) else ""
+    return _unreadable(file, line, f"no valid TOML: {what}.", there)
 
 
-def _struct_in(kind: Any) -> type[Struct] | None:
-    """The Struct of ``X`` or ``X | None``."""
-    for candidate in (kind, *getattr(kind, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, Struct):
-            return candidate
-    return None
-
-
-def _upwards(path: Path_) -> Iterator[Path_]:
-    """The path, then each table around it."""
-    for n in range(len(path), 0, -1):
-        yield path[:n]
-
-
-_HEADER = re.compile(r"^\s*\[\[?\s*(.+?)\s*\]\]?\s*(#.*)?$")
-_KEY = re.compile(r"""^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
-_PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
-
-
-def lines_of(text: str) -> dict[Path_, int]:
-    """The line of every key and table header; keys inside inline tables have their outer line."""
-    found: dict[Path_, int] = {}
-    table: Path_ = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        header, key = _HEADER.match(line), _KEY.match(line)
-        if header and not key:
-            table = _parts(header[1])
-            found.setdefault(table, number)
-        elif key:
-            path = table + _parts(key[1])
-            found.setdefault(path, number)
-    return found
-
-
-def _parts(dotted: str) -> Path_:
-    return tuple(part.strip("\"'") for part in _PART.findall(dotted))
-
-
+def _unreadable(file: str, line: int, message: str, hint: str = "") -> BadCatalog:
+    return BadCatalog((CatalogError(file, line, "", message, hint),))

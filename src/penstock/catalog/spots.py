@@ -56,7 +56,10 @@ class _Scanner:
     def _note(self, path: Keys) -> None:
         self._line += self._text.count("\n", self._counted, self._at)
         self._counted = self._at
-        self.found.setdefault(path, self._line)
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.found:
+                break
+            self.found[path[:length]] = self._line
 
     def _header(self) -> Keys:
         several = self._text.startswith("[[", self._at)

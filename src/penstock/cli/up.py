@@ -15,7 +15,7 @@ import click
 
 from penstock import assemble
 from penstock.cli.output import say
-from penstock.engine.crew import Crew, Member
+from penstock.engine.crew import Crew, Member, bury
 from penstock.engine.runner import write_whole
 from penstock.errors import Conflict
 
@@ -28,6 +28,7 @@ class Up:
     def __init__(self, house: assemble.House, host: str, port: int) -> None:
         self.house, self._host = house, host
         self._lock = assemble.HomeLock(house)
+        bury(house.run / "crew.json", str(house.home))
         assemble.prepare(house)
         self._port = _free_port(host, port)
         self.url = f"http://{host}:{self._port}"

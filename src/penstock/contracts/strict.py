@@ -133,7 +133,8 @@ def _fraction(text: str) -> float:
 
 # --- depth -----------------------------------------------------------------------------------
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# An unclosed string runs to the end: were it no match, every quote in it would start another try.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKET = bytes(c for c in range(256) if chr(c) not in "[]{}")
 _STEPS = tuple({"[": 1, "{": 1, "]": -1, "}": -1}.get(chr(c), 0) for c in range(256))
 

@@ -24,6 +24,7 @@ class Backlog:
         self._aside: dict[Position, Waiting] = {}
         self._places: dict[Position, Waiting] = {}
         self._count: dict[int, int] = {}
+        self._deadly: dict[Position, Waiting] = {}
 
     def __len__(self) -> int:
         return sum(self._count.values())
@@ -38,6 +39,11 @@ class Backlog:
         """Parked records, aside ones included."""
         heads = sum(1 for queue in self._keys.values() if queue[0].state == "parked")
         return heads + sum(1 for w in self._aside.values() if not w.due)
+
+    @property
+    def deadly(self) -> list[Waiting]:
+        """Records charged with the death of a process."""
+        return list(self._deadly.values())
 
     def of_lane(self, lane: int) -> int:
         """Rows of one lane, for the cap."""
@@ -54,6 +60,8 @@ class Backlog:
             lane = w.record.partition
             self._count[lane] = self._count.get(lane, 0) + 1
             self._places[w.record.position] = w
+            if w.deaths:
+                self._deadly[w.record.position] = w
             if w.state == "aside":
                 self._aside[w.record.position] = w
             else:
@@ -67,6 +75,7 @@ class Backlog:
             if self._places.pop(record.position, None) is None:
                 continue
             self._count[record.partition] -= 1
+            self._deadly.pop(record.position, None)
             if self._aside.pop(record.position, None) is None:
                 self._drop_held(record)
 
@@ -85,6 +94,7 @@ class Backlog:
         }
         self._aside = {p: w for p, w in self._aside.items() if p.partition != lane}
         self._places = {p: w for p, w in self._places.items() if p.partition != lane}
+        self._deadly = {p: w for p, w in self._deadly.items() if p.partition != lane}
         self._count.pop(lane, None)
 
     def due(self, now: int, limit: int) -> Iterator[list[Waiting]]:

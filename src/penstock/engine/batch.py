@@ -23,6 +23,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from penstock.catalog.model import CLOCK
 from penstock.decision import (
     Ask,
     Attempt,
@@ -46,11 +47,12 @@ from penstock.engine.unit import (
     own_ref,
     published,
 )
-from penstock.event import Event, Message, Position, Record, child_id, root_id
+from penstock.event import Event, Message, Position, Record, child_id, root_id, slot_of
 from penstock.limits import ATTEMPTS_KEPT_MAX, TEXT_CHARS_MAX
 from penstock.ports import Outgoing, Saved, Waiting
 
 Errors = tuple[tuple[int, str], ...]
+LATEST = (1 << 62) - 1  # ms; what a store can keep
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -65,6 +67,14 @@ class Entry(Struct, frozen=True, gc=False):
     def held(self) -> Held:
         """The order it is part of."""
         return self.record.topic, self.record.message.key
+
+    @property
+    def passes(self) -> bool:
+        """Does it go past a held key? Operators' requests free keys, so none may hold them; a
+        record set aside has left its order already."""
+        if self.row is not None and self.row.state == "aside":
+            return True
+        return self.event is not None and self.event.type in REQUESTS
 
 
 class Counts(Struct):
@@ -86,6 +96,8 @@ class Batch:
         self.unit, self.now = unit, now
         self._backlog, self._held = backlog, held
         self._states: dict[Ref, State | None] = {}
+        self._unreadable: dict[Ref, str] = {}  # stored documents that do not decode
+        self._unparked: set[Position] = set()
         self._seen: set[bytes] = set()
         self._asked: set[str] = set()  # keys whose own document changed in this batch
         self.saved: dict[Ref, Saved] = {}
@@ -101,7 +113,22 @@ class Batch:
     def owns(self, entries: Iterable[Entry]) -> list[Ref]:
         """The own documents not loaded yet."""
         refs = {own_ref(self.unit, e.event): None for e in entries if e.event is not None}
-        return [ref for ref in refs if ref not in self._states]
+        return [ref for ref in refs if self._is_new(ref)]
+
+    def _is_new(self, ref: Ref) -> bool:
+        return ref not in self._states and ref not in self._unreadable
+
+    def ids(self, entries: Iterable[Entry]) -> list[bytes]:
+        """Events to look up among the marks: those of the batch, and parked ones that a request
+        names, for a copy of theirs may have been handled meanwhile."""
+        found = []
+        for e in entries:
+            if e.event is not None:
+                found.append(e.event.id)
+                if e.event.type in REQUESTS:
+                    row = self._wished(e.event)
+                    found += [row.record.message.id] if row else []
+        return found
 
     def needed(self, entries: Iterable[Entry]) -> list[Ref]:
         """Refs that ``needs`` names and that are not loaded; a raising ``needs`` names none."""
@@ -112,19 +139,29 @@ class Batch:
             if event is None or event.type in REQUESTS:
                 continue
             try:
-                for ref in needs(event, states[Ref(kind, event.key)]):
-                    if ref not in states:
-                        refs[ref] = None
-            except Exception:  # noqa: S112 - decided again, and counted, when its turn comes
-                continue
+                named = needs(event, states[Ref(kind, event.key)])
+                refs.update((ref, None) for ref in self._checked(named) if self._is_new(ref))
+            except Exception:
+                continue  # it fails again, and is counted, when its turn comes
         return list(refs)
 
+    def _checked(self, refs: Sequence[Ref]) -> Sequence[Ref]:
+        """What a store can look up; anything else is the failure of the record that named it."""
+        for ref in refs:
+            assert ref.kind in self.unit.decoders, f"{self.unit.name} has no states of {ref.kind}"
+            ref.key.encode()
+        return refs
+
     def loaded(self, refs: Sequence[Ref], bodies: dict[Ref, bytes]) -> None:
-        """Take in what the store found; absent documents are None."""
+        """Take in what the store found; absent documents are None. One that does not decode
+        fails the records that need it, and no other."""
         decoders = self.unit.decoders
         for ref in refs:
             body = bodies.get(ref)
-            self._states[ref] = None if body is None else decoders[ref.kind](body)
+            try:
+                self._states[ref] = None if body is None else decoders[ref.kind](body)
+            except Exception as error:
+                self._unreadable[ref] = f"the stored {ref.kind} {ref.key} is unreadable: {error}"
 
     def seen(self, ids: frozenset[bytes]) -> None:
         """Events that are marked already."""
@@ -145,7 +182,7 @@ class Batch:
         held, seen = self._held, self._seen
         for entry in entries:
             event = entry.event
-            if held and entry.held in held:
+            if held and entry.held in held and not entry.passes:
                 self._stay_behind(entry)
             elif event is None:
                 self.park(entry, *(entry.fault or ("malformed", "")), ())
@@ -167,9 +204,9 @@ class Batch:
             return False
         try:
             needs = self.unit.service.needs(event, self._states[own_ref(self.unit, event)])
+            return any(self._is_new(ref) for ref in self._checked(needs))
         except Exception:
             return False
-        return any(ref not in self._states for ref in needs)
 
     def _decide_one(self, entry: Entry, event: Event) -> None:
         unit = self.unit
@@ -179,8 +216,10 @@ class Batch:
         )
         try:
             own = own_ref(unit, event)
-            refs = (own, *unit.service.needs(event, self._states[own]))
-            states = {ref: self._states[ref] for ref in refs}
+            own_state = self._state(own)
+            named = unit.service.needs(event, own_state)
+            states = {own: own_state}
+            states.update((ref, self._state(ref)) for ref in named)
             decision = unit.service.decide(states, event, context)
             if type(decision) is Done:
                 self._done(entry, event, decision, states)
@@ -190,19 +229,31 @@ class Batch:
             return
         self._refused(entry, decision)
 
+    def _state(self, ref: Ref) -> State | None:
+        if ref in self._unreadable:
+            raise ValueError(self._unreadable[ref])
+        return self._states[ref]
+
     def _refused(self, entry: Entry, decision: Decision) -> None:
         match decision:
-            case Retry(reason=reason, after_seconds=after):
+            case Retry(reason=str() as reason, after_seconds=float() | int() | None as after):
                 self._failed(entry, reason, after)
-            case Hold(dependency=dependency, until=until):
-                self.counts.held += 1
-                errors = _story(entry, self.now, f"holds for {dependency}")
-                self._wait(entry, until, errors, charged=0)
-            case Park(kind=kind, reason=reason):
+            case Hold(dependency=str() as dependency, until=int() as until):
+                self._hold(entry, dependency, until)
+            case Park(kind=str() as kind, reason=str() as reason):
                 self.failing[entry.record.message.key] = True
                 self.park(entry, kind, reason, _story(entry, self.now, reason))
             case _:
-                raise AssertionError(f"decide answered {decision!r}, which is no Decision")
+                said = f"decide answered {decision!r:.200}, which is no Decision"
+                self._failed(entry, f"TypeError: {said}", None)
+
+    def _hold(self, entry: Entry, dependency: str, until: int) -> None:
+        """Not counted. A decide that counts from its record's append time names a time long
+        past when it lags; it is asked again after the policy's first delay, not at once."""
+        self.counts.held += 1
+        soonest = self.now + int(self.unit.entry.retry.first_delay_seconds * 1000)
+        errors = _story(entry, self.now, f"holds for {dependency}")
+        self._wait(entry, until if until > self.now else soonest, errors, charged=0)
 
     # The ends of a record ------------------------------------------------------------------
 
@@ -215,8 +266,8 @@ class Batch:
         rows = self._rows(event, done)
         for s, state in zip(saved, done.states.values(), strict=True):
             self.saved[s.ref], self._states[s.ref] = s, state
-        if done.states:
-            self._asked.add(event.key)
+            if s.ref.kind == self.unit.service.kind:
+                self._asked.add(s.ref.key)
         self.rows += rows
         self._finish(entry, event.id)
         self.failing.setdefault(event.key, False)
@@ -227,25 +278,36 @@ class Batch:
             raise AssertionError(f"decide wrote {ref}, which its needs did not name")
         if state is None:
             return Saved(ref, None, None)
-        label = self.unit.service.labels.get(ref.kind)
-        return Saved(ref, ENCODE(state), label(state) if label else None)
+        labelled = self.unit.service.labels.get(ref.kind)
+        label = labelled(state) if labelled else None
+        if label is not None:
+            label.encode()  # raises for what is no text
+        return Saved(ref, ENCODE(state), label)
 
     def _rows(self, event: Event, done: Done) -> list[Outgoing]:
         rows, ordinals = [], count()
         for emit in done.events:
             sealed = self.unit.book.seal(emit.data)
             key = event.key if emit.key is None else emit.key
+            slot_of(key)  # raises for what is no text
+            if emit.topic not in self.unit.entry.writes:
+                raise ValueError(f"{self.unit.name} does not write {emit.topic} by the catalog")
             rows.append(published(self.unit, event, emit.topic, key, sealed, next(ordinals)))
         rows += [self._ask(event, ask, n) for n, ask in enumerate(done.asks)]
         return rows
 
     def _ask(self, event: Event, ask: Ask, ordinal: int) -> Outgoing:
+        if ask.gateway not in self.unit.entry.asks:
+            raise ValueError(f"{self.unit.name} does not ask {ask.gateway} by the catalog")
+        if (ask.gateway == CLOCK) != (0 < ask.due <= LATEST):
+            raise ValueError("a due time is what the clock needs, and no other gateway takes")
         id_ = child_id(event.id, self.unit.name, f"ask:{ask.gateway}:{ask.name}", ordinal)
         message = Message(
             event.key, ENCODE(ask.request), id_, "ask", 1, event.appended_at, event.id,
             event.trace, self.unit.name, event.notes,  # type: ignore[arg-type]
         )
         key = ask.idempotency_key or id_.hex()
+        (key + ask.name).encode()  # raises for what is no text
         return Outgoing(ask.gateway, False, message, ask.name, key, ask.due)
 
     def _finish(self, entry: Entry, id_: bytes) -> None:
@@ -275,31 +337,34 @@ class Batch:
         errors = _story(entry, self.now, error)
         attempt = (entry.row.attempts if entry.row else 0) + 1
         if attempt >= policy.attempts:
-            self.park(entry, "attempts_exhausted", error, errors)
+            self.park(entry, "attempts_exhausted", error, errors, charged=1)
             return
         self.counts.retried += 1
-        wait = policy.delay_seconds(attempt) if after_seconds is None else after_seconds
+        own = policy.delay_seconds(attempt)
+        wait = after_seconds if after_seconds is not None and 0 <= after_seconds < 1e9 else own
         self._wait(entry, self.now + int(wait * 1000), errors, charged=1)
 
     def _wait(self, entry: Entry, due: int, errors: Errors, charged: int) -> None:
         row = entry.row
         aside = row is not None and row.state == "aside"
         self.put[entry.record.position] = Waiting(
-            record=entry.record, state="aside" if aside else "waiting", due=max(due, 1),
-            attempts=(row.attempts if row else 0) + charged, errors=errors,
-            deaths=row.deaths if row else 0,
+            record=entry.record, state="aside" if aside else "waiting",
+            due=min(max(due, 1), LATEST), attempts=(row.attempts if row else 0) + charged,
+            errors=errors, deaths=row.deaths if row else 0,
         )
         if not aside:
             self._held.add(entry.held)
 
-    def park(self, entry: Entry, kind: str, reason: str, errors: Errors) -> None:
+    def park(
+        self, entry: Entry, kind: str, reason: str, errors: Errors, charged: int = 0
+    ) -> None:
         """Set the record aside: a row that holds its key back, and a dead letter."""
         self.counts.parked += 1
         halts = self.unit.entry.after_park == "halt"
         row = entry.row
         self.put[entry.record.position] = Waiting(
             record=entry.record, state="parked" if halts else "aside", due=0,
-            attempts=row.attempts if row else 0, errors=errors, kind=kind,
+            attempts=(row.attempts if row else 0) + charged, errors=errors, kind=kind,
         )
         if halts:
             self._held.add(entry.held)
@@ -338,14 +403,12 @@ class Batch:
 
     def _obey(self, entry: Entry, event: Event) -> None:
         """A request on the journal: release or discard the parked record it names."""
-        wish = event.data
         self._finish(entry, event.id)
         self.counts.handled += 1
-        if wish.service != self.unit.name:
+        row = self._wished(event)
+        if row is None or row.record.position in self._unparked:
             return
-        row = self._backlog.find(Position(wish.topic, wish.partition, wish.offset))
-        if row is None or row.record.position in self.put or not is_parked(row):
-            return
+        self._unparked.add(row.record.position)
         retry = event.type == RETRY_REQUESTED
         if retry:
             state = "waiting" if row.state == "parked" else "aside"
@@ -356,6 +419,14 @@ class Batch:
         else:
             self._discard(row)
         self._tell_unparked(row, event, "dead.retried" if retry else "dead.discarded")
+
+    def _wished(self, event: Event) -> Waiting | None:
+        """The parked record that a request names, if it is one of ours."""
+        wish = event.data
+        if wish.service != self.unit.name:
+            return None
+        row = self._backlog.find(Position(wish.topic, wish.partition, wish.offset))
+        return row if row is not None and is_parked(row) else None
 
     def _discard(self, row: Waiting) -> None:
         self.drop.append(row.record)

@@ -69,24 +69,15 @@ class Courier:
         self.unit, self._log, self._store, self._pool = unit, log, store, pool
         self._gateways = {name: gateway for name, (_, gateway) in gateways.items()}
         self.desks = {name: Desk(entry) for name, (entry, _) in gateways.items()}
-        self._topics = {name: 0 for name in topics}
+        self._topics = tuple(topics)
         self._finished: SimpleQueue[tuple[str, Due, Outcome]] = SimpleQueue()
         self._woken = woken
         self._epoch: int | None = None
 
     def step(self, now: int) -> Carried:
         """One bounded turn: look, carry, close; at most one commit and one append a topic."""
-        if self._epoch is None:
-            self._claim(now)
-        assert self._epoch is not None
-        settled = self._collect(now)
-        settled += self._clock(now)
-        for destination in self._topics:
-            settled += self._carry_topic(destination, now)
-        called = self._call_gateways(now)
-        settled += self._collect(now) if called else []
         try:
-            return self._settle(settled, called, now)
+            return self._turn(now)
         except StaleOwner:
             self._forget()
             return Carried(settled=1)
@@ -95,16 +86,28 @@ class Courier:
             self._forget()
             return Carried(full=True)
 
-    def _claim(self, now: int) -> None:
-        self._epoch = self._store.claim([COURIER_LANE], now)[0].epoch
+    def _turn(self, now: int) -> Carried:
+        if self._epoch is None:
+            self._epoch = self._store.claim([COURIER_LANE], now)[0].epoch
+        settled = self._collect(now)
+        settled += self._clock(now)
+        carried: set[str] = set()
+        for topic in self._topics:
+            rows = self._carry_topic(topic, now)
+            settled += rows
+            carried |= {topic} if rows else set()
+        called = self._call_gateways(now)
+        settled += self._collect(now) if called else []
+        return self._settle(settled, called, carried, now)
 
     def _forget(self) -> None:
         self._epoch = None
-        self._topics = dict.fromkeys(self._topics, 0)
         for desk in self.desks.values():
             desk.forget()
 
-    def _settle(self, settled: list[Settled], called: int, now: int) -> Carried:
+    def _settle(
+        self, settled: list[Settled], called: int, carried: set[str], now: int
+    ) -> Carried:
         if settled:
             assert self._epoch is not None
             cut("courier.called")
@@ -118,7 +121,7 @@ class Courier:
         next_due = min((w for w in waits if w is not None), default=None)
         return Carried(
             settled=len(settled), called=called, next_due=next_due,
-            wrote=frozenset(wrote | {t for t, n in self._topics.items() if n and settled}),
+            wrote=frozenset(wrote | carried),
         )
 
     # Topics ------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ protects those it blocks.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from penstock.limits import DRAIN_SECONDS_MAX, TRANSACTION_SECONDS_MAX
 READY_SECONDS_MAX = 30.0
 RESTART_FIRST_SECONDS = 0.1
 RESTART_SECONDS_MAX = 10.0
+BURY_SECONDS = 5.0
 STEADY_SECONDS = 20.0  # alive this long, and the next restart is quick again
 
 
@@ -84,6 +87,7 @@ class Crew:
             running.process = subprocess.Popen(
                 member.argv, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL,
                 env={**os.environ, **member.env}, start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         running.ready, running.started_at = None, time.monotonic()
         assert running.process.stdout is not None
@@ -187,6 +191,40 @@ class Crew:
             }
             for name, r in self.members.items()
         ]
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """In the child: drain when the crew dies, however it dies."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def bury(state: Path, mark: str) -> None:
+    """End what a crew that was killed left running: processes named in its state file whose
+    command line holds ``mark`` (a process id may have a new owner by now)."""
+    try:
+        pids = [m["pid"] for m in json.loads(state.read_text()) if m.get("pid")]
+    except (OSError, ValueError):
+        return
+    until = time.monotonic() + BURY_SECONDS
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
+            if _is_ours(pid, mark):
+                os.kill(pid, number)
+        while any(_is_ours(pid, mark) for pid in pids) and time.monotonic() < until:
+            time.sleep(0.05)
+        until = time.monotonic() + BURY_SECONDS
+
+
+def _is_ours(pid: int, mark: str) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return False
 
 
 def open_beat(path: Path) -> memoryview:

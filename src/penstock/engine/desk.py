@@ -147,5 +147,6 @@ class Desk:
     def next_due(self, now: int) -> int | None:
         """When something may go out that may not now (ms)."""
         if self._ready and len(self._in_flight) < self._capacity:
-            return max(self.not_before, now + 1)
+            lacking = 0.0 if self.entry.inline else max(0.0, 1 - self._tokens)
+            return max(self.not_before, now + 1 + int(lacking * 1000 / self.entry.rate))
         return min(self._later.values(), default=None)

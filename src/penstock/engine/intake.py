@@ -157,10 +157,11 @@ class Gate:
         try:
             with self._store.begin() as tx:
                 tx.advance([Advance(self._lane, self._epoch, {})], now)
-                refs = list(dict.fromkeys(ref for w in group for ref in w.intake.needs(w.call)))
+                named = [self._named(w) for w in group]
+                refs = list(dict.fromkeys(r for n in named if isinstance(n, tuple) for r in n))
                 bodies = tx.load(refs).bodies if refs else {}
-                pass_ = _Pass(self._service, self._labels, self._book, self._decode(refs, bodies))
-                replies = [pass_.decide(w) for w in group]
+                pass_ = _Pass(self._service, self._labels, self._book, self._decoders, bodies)
+                replies = [pass_.decide(w, n) for w, n in zip(group, named, strict=True)]
                 tx.save(list(pass_.saved.values()))
                 wrote = tx.send(pass_.rows, now)
                 cut("intake.position")
@@ -172,12 +173,16 @@ class Gate:
             self._tell(wrote)
         return replies
 
-    def _decode(
-        self, refs: Sequence[Ref], bodies: dict[Ref, bytes]
-    ) -> dict[Ref, State | None]:
-        return {
-            ref: self._decoders[ref.kind](bodies[ref]) if ref in bodies else None for ref in refs
-        }
+    def _named(self, wanted: Wanted) -> tuple[Ref, ...] | Exception:
+        """What the request needs; a bug in its ``needs`` costs this request only."""
+        try:
+            refs = tuple(wanted.intake.needs(wanted.call))
+            for ref in refs:
+                assert ref.kind in self._decoders, f"{self._service} has no states of {ref.kind}"
+                ref.key.encode()
+            return refs
+        except Exception as error:
+            return error
 
 
 class _Pass:
@@ -188,17 +193,24 @@ class _Pass:
         service: str,
         labels: dict[str, Callable[[Any], str | None]],
         book: Book,
-        states: dict[Ref, State | None],
+        decoders: dict[str, Callable[[bytes], Any]],
+        bodies: dict[Ref, bytes],
     ) -> None:
-        self._service, self._labels, self._book, self._states = service, labels, book, states
+        self._service, self._labels, self._book = service, labels, book
+        self._decoders, self._bodies = decoders, bodies
+        self._written: dict[Ref, State | None] = {}
         self.saved: dict[Ref, Saved] = {}
         self.rows: list[Outgoing] = []
 
-    def decide(self, wanted: Wanted) -> Reply:
+    def decide(self, wanted: Wanted, named: tuple[Ref, ...] | Exception) -> Reply:
         """Decide one request; a bug in its decide costs this request only."""
         try:
-            accepted = wanted.intake.decide(self._states, wanted.call)
-            saved = [self._seal(ref, state) for ref, state in accepted.done.states.items()]
+            if isinstance(named, Exception):
+                raise named
+            states = {ref: self._state(ref) for ref in named}
+            accepted = wanted.intake.decide(states, wanted.call)
+            assert not accepted.done.asks, "a door has no answers: a service asks"
+            saved = [self._seal(ref, s, states) for ref, s in accepted.done.states.items()]
             rows = self._publish(wanted.call, accepted)
         except Exception as error:
             return Reply(
@@ -209,13 +221,19 @@ class _Pass:
                     fix="Nothing was accepted. Report this with the request.",
                 ),
             )
-        self._states.update(accepted.done.states)
+        self._written.update(accepted.done.states)
         self.saved.update((s.ref, s) for s in saved)
         self.rows += rows
         return accepted.reply
 
-    def _seal(self, ref: Ref, state: State | None) -> Saved:
-        assert ref in self._states, f"decide wrote {ref}, which its needs did not name"
+    def _state(self, ref: Ref) -> State | None:
+        """What an earlier request of the group wrote, else what is stored."""
+        if ref in self._written:
+            return self._written[ref]
+        return self._decoders[ref.kind](self._bodies[ref]) if ref in self._bodies else None
+
+    def _seal(self, ref: Ref, state: State | None, states: dict[Ref, State | None]) -> Saved:
+        assert ref in states, f"decide wrote {ref}, which its needs did not name"
         label = self._labels.get(ref.kind)
         body = None if state is None else ENCODE(state)
         return Saved(ref, body, label(state) if label and state is not None else None)
@@ -225,6 +243,7 @@ class _Pass:
         for n, emit in enumerate(accepted.done.events):
             type_, version, value = self._book.seal(emit.data)
             key = accepted.key if emit.key is None else emit.key
+            key.encode()  # raises for what is no text
             id_ = root_id(call.now, self._service, *accepted.root, type_, str(n))
             message = Message(
                 key, value, id_, type_, version, call.now, b"", call.trace, self._service

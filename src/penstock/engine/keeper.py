@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from penstock.errors import StorageFull
 from penstock.limits import OFFSET_MAX
 from penstock.ports import Log, Store, TopicSpec
 
+FULL = "storage"  # the key of the alarm
 Reading = Callable[[str], Mapping[int, int] | None]
 
 
@@ -42,15 +44,24 @@ class Keeper:
         """Do one round when it is time; returns what was dropped."""
         if now < self._next:
             return 0
-        dropped = sum(self._retain(spec, now) for spec in self._topics if _bounded(spec))
-        if self._store is not None:
-            dropped += self._store.prune(self._first_offsets(), now)
+        self.alarms.pop(FULL, None)
+        try:
+            dropped = self._round(now)
+        except StorageFull as error:
+            # Even freeing needs room for the log of it; it is tried again, nobody dies of it.
+            self.alarms[FULL], dropped = f"nothing could be dropped: {error}", 0
         self.dropped += dropped
         self._next = now if dropped >= 5000 else now + self._every_ms
         return dropped
 
+    def _round(self, now: int) -> int:
+        dropped = sum(self._retain(spec, now) for spec in self._topics if _bounded(spec))
+        if self._store is not None:
+            dropped += self._store.prune(self._first_offsets(), now)
+        return dropped
+
     def _retain(self, spec: TopicSpec, now: int) -> int:
-        floors = {p: OFFSET_MAX for p in range(spec.partitions)}
+        floors = dict.fromkeys(range(spec.partitions), OFFSET_MAX)
         for reading in self._readers.get(spec.name, ()):
             positions = reading(spec.name)
             for p in floors:

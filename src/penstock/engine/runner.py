@@ -90,7 +90,10 @@ class Runner:
         now = self._clock.now()
         hot = self._hot
         moved = self.worker.step(now, hot)
-        carried = self.courier.step(now) if self.courier else Carried()
+        # One courier a service: the one whose worker owns the first lane, so that it moves with
+        # the lanes when a process dies; the epoch fences off one that has not noticed yet.
+        carries = self.courier is not None and 0 in self.worker.lanes
+        carried = self.courier.step(now) if self.courier and carries else Carried()
         wrote = moved.wrote | carried.wrote
         if wrote:
             self._wakes.tell(wrote)

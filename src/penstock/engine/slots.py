@@ -34,9 +34,9 @@ class Slots:
         try:
             boot = boot_identity()
             if os.pread(fd, 64, 0) != boot or os.fstat(fd).st_size != size:
-                os.ftruncate(fd, 0)
+                # Never cut to nothing: a sibling that has it mapped would die of SIGBUS.
                 os.ftruncate(fd, size)
-                os.pwrite(fd, boot, 0)
+                os.pwrite(fd, boot.ljust(size, b"\0"), 0)
             self._map = mmap.mmap(fd, size)
         finally:
             os.close(fd)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.catalog.model import JOURNAL
 from penstock.engine.backlog import Backlog
@@ -13,8 +15,8 @@ from penstock.engine.batch import Batch, Counts, Entry
 from penstock.engine.cuts import cut
 from penstock.engine.slots import Slots
 from penstock.engine.unit import Unit, open_record
-from penstock.errors import Malformed, StaleOwner, StorageFull, UnknownSchema
-from penstock.event import Position, Record
+from penstock.errors import Malformed, OutsideLog, StaleOwner, StorageFull, UnknownSchema
+from penstock.event import Event, Position, Record
 from penstock.flow import Scan
 from penstock.limits import (
     DEATHS_MAX,
@@ -27,6 +29,8 @@ from penstock.limits import (
     WAITING_PER_LANE_MAX,
 )
 from penstock.ports import Advance, Claim, Lane, Log, Store, Taken, Tx, Waiting
+
+OUT_OF_ORDER = "out_of_order"  # the note of a record that was set aside and comes back
 
 
 class Desired(Struct, frozen=True, kw_only=True):
@@ -53,11 +57,12 @@ class Worker:
         self, unit: Unit, log: Log, store: Store, slots: Slots, batch: int | None = None
     ) -> None:
         self.unit, self._log, self._store, self._slots = unit, log, store, slots
-        self._limit = batch or unit.entry.batch
+        self._limit = self._batch = batch or unit.entry.batch
         self._lane: Lane = log.join(unit.name, tuple(unit.reads))
         self._claims: dict[int, Claim] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._unknown_since: dict[tuple[str, int], int] = {}
+        self._standing: set[int] = set()  # lanes with a position outside the log
         self._window: OrderedDict[str, bool] = OrderedDict()
         self.backlog = Backlog()
         self.counts = Counts()
@@ -84,6 +89,7 @@ class Worker:
         if self.stopped:
             return Progress()
         self._lane.hold(self.desired.held_lanes)
+        self._limit = self.desired.batch or self._batch
         taken = self._lane.take(self._limit, self._wanted(), topics)
         try:
             if self._rebalance(taken, now):
@@ -107,9 +113,13 @@ class Worker:
             self.trouble.pop(f"lane {lane}", None)
         for lane in full:
             self.trouble[f"lane {lane}"] = f"held: {WAITING_PER_LANE_MAX} records wait"
-        if not full:
+        if not full and not self._standing:
             return self._positions
-        return {(t, n): o for (t, n), o in self._positions.items() if n not in full or t == JOURNAL}
+        return {
+            (t, n): o
+            for (t, n), o in self._positions.items()
+            if n not in self._standing and (n not in full or t == JOURNAL)
+        }
 
     def _rebalance(self, taken: Taken, now: int) -> bool:
         gone = self._claims.keys() - taken.assigned
@@ -119,6 +129,7 @@ class Worker:
         if new:
             self._claim(sorted(new), now)
         for (topic, lane), extent in taken.outside.items():
+            self._standing.add(lane)
             self.trouble[f"{topic}[{lane}]"] = (
                 f"position {self._positions[topic, lane]} is outside the log, which holds "
                 f"{extent.first} to {extent.next - 1}; the lane stands still"
@@ -129,8 +140,11 @@ class Worker:
         for lane in list(lanes):
             self._claims.pop(lane, None)
             self.backlog.forget(lane)
+            self._standing.discard(lane)
             for topic in self.unit.reads:
                 self._positions.pop((topic, lane), None)
+                self._unknown_since.pop((topic, lane), None)
+                self.trouble.pop(f"{topic}[{lane}]", None)
 
     def _claim(self, lanes: Sequence[int], now: int) -> None:
         for claim in self._store.claim(lanes, now):
@@ -140,7 +154,10 @@ class Worker:
                 if known is None:
                     known = self._log.extent(topic)[claim.lane].first
                 self._positions[topic, claim.lane] = known
-        self.backlog.put(w for w in self._stored_rows() if w.record.partition in set(lanes))
+        # Rows of a topic that is read no more stay where they are.
+        places = {(topic, lane) for topic in self.unit.reads for lane in lanes}
+        rows = self._stored_rows()
+        self.backlog.put(w for w in rows if (w.record.topic, w.record.partition) in places)
         for lane in lanes:
             self._charge_death(lane, now)
 
@@ -165,13 +182,20 @@ class Worker:
         index, offset = found
         topic = next((t for t, i in self.unit.topic_index.items() if i == index), "")
         row = self.backlog.find(Position(topic, lane, offset)) if topic else None
-        if row is None and topic:
-            records = [r for r in self._log.read(topic, lane, offset, 1) if r.offset == offset]
-            if records and offset >= self._positions[topic, lane]:
-                row = Waiting(record=records[0], state="waiting", due=now, attempts=0)
+        if row is None and topic and offset >= self._positions[topic, lane]:
+            row = self._unhandled(topic, lane, offset, now)
         if row is not None:
             self._write_charge(row, now)
         self._slots.clear({lane})
+
+    def _unhandled(self, topic: str, lane: int, offset: int, now: int) -> Waiting | None:
+        """The record in the log as a row; None where the slot speaks of another catalog's log."""
+        try:
+            records = self._log.read(topic, lane, offset, 1)
+        except OutsideLog:
+            return None
+        found = next((r for r in records if r.offset == offset), None)
+        return Waiting(record=found, state="waiting", due=now, attempts=0) if found else None
 
     def _write_charge(self, row: Waiting, now: int) -> None:
         deaths = row.deaths + 1
@@ -193,16 +217,18 @@ class Worker:
 
     def _turn(self, taken: Taken, now: int) -> Progress:
         cut("worker.receive")
-        waiting, released = self._due_entries(now)
-        alone = len(waiting) == 1 and waiting[0].row is not None and waiting[0].row.deaths > 0
-        # A queue may be cut at the limit: fresh records of its key must not overtake the rest.
-        crowded = alone or len(waiting) >= self._limit
-        fresh = [] if crowded else self._open(taken.records, now)
+        waiting, released, cut_short = self._due_entries(now)
+        # Where a queue was cut, fresh records of its key must not overtake the rest.
+        crowded = cut_short or len(waiting) >= self._limit
+        standing = self._standing  # what was taken together with the bad position stays as well
+        records = [r for r in taken.records if r.partition not in standing] if standing else None
+        fresh = [] if crowded else self._open(taken.records if records is None else records, now)
         moved = self._ends(fresh)
         if not waiting and not moved:
             return Progress(next_due=self._next_due())
         fresh = [e for e in fresh if (e.event or e.fault) and not self._waits_already(e)]
         cut("worker.open")
+        released |= {(w.record.topic, w.record.message.key) for w in self._ahead()}
         held = {h for h in self.backlog.held if h not in released}
         batch = Batch(self.unit, self.backlog, now, held)
         self._park_the_deadly(batch, waiting)
@@ -216,26 +242,44 @@ class Worker:
             next_due=self._next_due(),
         )
 
-    def _due_entries(self, now: int) -> tuple[list[Entry], set[tuple[str, str]]]:
-        """Waiting records to try, whole queues in order; one that killed a process goes alone."""
+    def _ahead(self) -> list[Waiting]:
+        """Charged records that the position has not reached: all before them goes first, up to
+        them and no further, so that they run alone and still in their order."""
+        positions = self._positions
+        return [
+            w for w in self.backlog.deadly
+            if w.record.offset > positions[w.record.topic, w.record.partition]
+        ]
+
+    def _due_entries(self, now: int) -> tuple[list[Entry], set[tuple[str, str]], bool]:
+        """Waiting records to try, whole queues in order, the keys that are not held by them, and
+        whether nothing else may run beside; one that killed a process goes alone."""
         entries: list[Entry] = []
         released: set[tuple[str, str]] = set()
+        ahead, cut_short = {w.record.position for w in self._ahead()}, False
         queues = sorted(self.backlog.due(now, self._limit), key=lambda q: -q[0].deaths)
         for queue in queues:
+            if queue[0].record.position in ahead:
+                continue
             if queue[0].deaths:
-                head = self._entry(queue[0].record, now, queue[0])
                 # Its successors stay held: the key is released when the head is through.
-                return ([head], {head.held}) if head else ([], set())
-            opened = [self._entry(w.record, now, w) for w in queue]
+                head = self._entry(queue[0].record, now, queue[0])
+                return ([head], {head.held}, True) if head else ([], set(), True)
+            safe = list(takewhile(lambda w: not w.deaths, queue))
+            cut_short |= len(safe) < len(queue)
+            opened = [self._entry(w.record, now, w) for w in safe]
             entries += [e for e in opened if e is not None]
             if queue[0].state != "aside":
                 released.add((queue[0].record.topic, queue[0].record.message.key))
-        return entries, released
+        return entries, released, cut_short
 
     def _entry(self, record: Record, now: int, row: Waiting | None = None) -> Entry | None:
         """Open a record; None where its schema is unknown and may still come."""
         try:
-            return Entry(record, open_record(self.unit, record), row)
+            event = open_record(self.unit, record)
+            if event is not None and row is not None and row.state == "aside":
+                event = _out_of_order(event)
+            return Entry(record, event, row)
         except Malformed as error:
             return Entry(record, None, row, ("malformed", str(error)))
         except UnknownSchema as error:
@@ -249,8 +293,11 @@ class Worker:
     def _open(self, records: Iterable[Record], now: int) -> list[Entry]:
         entries: list[Entry] = []
         closed: set[tuple[str, int]] = set()
+        ahead = {w.record.position for w in self._ahead()}
         for record in records:
             place = record.topic, record.partition
+            if ahead and record.position in ahead:
+                closed.add(place)
             if place in closed or record.partition not in self._claims:
                 continue
             entry = self._entry(record, now)
@@ -300,7 +347,7 @@ class Worker:
 
     def _decide(self, tx: Tx, batch: Batch, entries: list[Entry]) -> None:
         """Load, decide, and again for what the first pass could not know it needs."""
-        ids = [e.event.id for e in entries if e.event is not None]
+        ids = batch.ids(entries)
         pending, charge = entries, self._charger()
         for _ in range(PASSES_MAX):
             owns = batch.owns(pending)
@@ -368,6 +415,11 @@ class Worker:
 
     def _next_due(self) -> int | None:
         return self.backlog.next_due()
+
+
+def _out_of_order(event: Event) -> Event:
+    """What was set aside comes after its successors, and says so to its decide and its events."""
+    return replace(event, notes={**(event.notes or {}), OUT_OF_ORDER: "true"})
 
 
 class _BadDeploy(Exception):

@@ -62,9 +62,8 @@ _SEND = """
 INSERT INTO outbox(scope, destination, is_topic, shard, key, name, idempotency_key, due, made_at,
                    message, txn, epoch) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _CLOSE = """
-UPDATE outbox SET settled_at = ?, outcome = ?, attempts = ?, error = ?, retry_at = 0,
+UPDATE outbox SET settled_at = ?, outcome = ?, attempts = ?, error = ?, retry_at = ?,
   settled_txn = ? WHERE id = ?"""
-_LATER = "UPDATE outbox SET retry_at = ?, attempts = ?, error = ? WHERE id = ?"
 _DUE = "id, destination, is_topic, message, name, idempotency_key, due, attempts, retry_at, made_at"
 
 
@@ -97,8 +96,8 @@ class SqliteTx:
 
     def _documents(self, refs: Sequence[Ref]) -> dict[Ref, bytes]:
         kinds: dict[str, list[str]] = {}
-        for kind, key in refs:
-            kinds.setdefault(kind, []).append(key)
+        for ref in refs:
+            kinds.setdefault(ref.kind, []).append(ref.key)
         one = (
             "SELECT kind, key, body FROM documents WHERE scope = ? AND kind = ?"
             " AND key IN carray(?) AND body IS NOT NULL"
@@ -231,13 +230,8 @@ class SqliteStore:
         with self.file.write():
             tx = SqliteTx(self.file, self.scope, self.direct)
             txn = tx.advance([Advance(COURIER_LANE, epoch, {})], now)
-            later = [r for r in rows if r.retry_at]
-            closed = [r for r in rows if not r.retry_at]
-            if closed:
-                self.file.run_many(_CLOSE, [_closing(r, now, txn) for r in closed])
-            if later:
-                self.file.run_many(_LATER, [_retrying(r) for r in later])
-            answers = [r.answer for r in closed if r.answer is not None]
+            self.file.run_many(_CLOSE, [_closing(r, now, txn) for r in rows])
+            answers = [r.answer for r in rows if r.answer is not None and not r.retry_at]
             tx.send([Outgoing(answers_to, True, m) for m in answers], now)
 
     def scan(self, what: Scan) -> list[Row]:
@@ -251,12 +245,11 @@ class SqliteStore:
         return prune(self.file, self.scope, floors, now)
 
 
-def _retrying(r: Settled) -> tuple[Any, ...]:
-    return r.retry_at, r.attempts, r.error[:TEXT_CHARS_MAX], r.id
-
-
 def _closing(r: Settled, now: int, txn: int) -> tuple[Any, ...]:
-    return now, r.outcome, r.attempts, r.error[:TEXT_CHARS_MAX], txn, r.id
+    """The row's columns: closed now, or open still and to be tried again."""
+    at, by = (None, None) if r.retry_at else (now, txn)
+    outcome = "" if r.retry_at else r.outcome
+    return at, outcome, r.attempts, r.error[:TEXT_CHARS_MAX], r.retry_at, by, r.id
 
 
 def _due(row: Sequence[Any]) -> Due:

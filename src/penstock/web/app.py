@@ -15,9 +15,10 @@ from litestar.exceptions import HTTPException
 
 from penstock.flow import Intake, Reply, Route
 from penstock.web.doors import IntakeDoor, IntakeTable, LookDoor, refusal
+from penstock.web.metrics import CONTENT_TYPE
 from penstock.web.own import Own, Text
 from penstock.web.page import SECURITY, STYLE, Html, Page
-from penstock.web.problems import Send, details, fault_reply, rendered, respond
+from penstock.web.problems import details, fault_reply, rendered, respond
 from penstock.web.requests import Gone, Receive, Scope
 from penstock.web.routes import OWN_ROUTES, OwnRoute, Paths
 from penstock.web.site import Site
@@ -109,7 +110,7 @@ class Front:
 
     # The way of one request ----------------------------------------------------------------------
 
-    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One ASGI connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -156,7 +157,7 @@ class Front:
 
     # Start and stop ------------------------------------------------------------------------------
 
-    async def _lifespan(self, receive: Any, send: Send) -> None:
+    async def _lifespan(self, receive: Any, send: Any) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
@@ -235,8 +236,6 @@ async def _style(scope: Scope, receive: Receive, params: Any) -> Html:
 
 
 def _handler(r: Route | OwnRoute, answer: Answer) -> Any:
-    produces = getattr(r, "produces", "")
-
     async def handle(request: Asked) -> Response[bytes]:
         try:
             said = await answer(request.scope, request.receive, request.path_params)
@@ -244,16 +243,16 @@ def _handler(r: Route | OwnRoute, answer: Answer) -> Any:
             return Response(b"", status_code=400)
         if isinstance(said, Html):
             return _html(said)
-        return _response(said, request.scope["path"], produces)
+        return _response(said, request.scope["path"])
 
     path = r.path.replace("}", ":str}")
     return route(path, http_method=[r.method], name=r.name, status_code=200)(handle)
 
 
-def _response(reply: Reply, path: str, produces: str = "") -> Response[bytes]:
+def _response(reply: Reply, path: str) -> Response[bytes]:
     if isinstance(reply.body, Text):
         content = reply.body.encode()
-        return Response(content, media_type=produces, headers={"cache-control": "no-store"})
+        return Response(content, media_type=CONTENT_TYPE, headers={"cache-control": "no-store"})
     status, headers, content = rendered(reply, path)
     fields = {n.decode(): v.decode("latin-1") for n, v in headers if n != b"content-length"}
     kind = fields.pop("content-type")
@@ -264,6 +263,5 @@ def _html(page: Html) -> Response[bytes]:
     headers = dict(page.headers)
     kind = headers.pop("content-type", "text/html")
     return Response(
-        page.text.encode(), status_code=page.status, media_type=f"{kind}; charset=utf-8",
-        headers=headers,
-    )
+        page.text.encode(), status_code=page.status, media_type=kind, headers=headers
+    )  # the framework adds the charset to every text type

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from penstock.metrics import METRICS, Metric
 from penstock.web.status import GatewayState, ServiceState, Status
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+CONTENT_TYPE = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
 Sample = tuple[tuple[str, ...], float]
 
 

@@ -24,7 +24,9 @@ Headers = list[tuple[bytes, bytes]]
 
 ENCODE = msgspec.json.Encoder().encode
 _WRONG_VALUE = frozenset({MISSING_FIELD, UNKNOWN_FIELD, INVALID_VALUE})
-_OF_PROBLEM: tuple[tuple[type[Problem], int], ...] = ((NotFound, 404), (Conflict, 409), (Usage, 400))
+_OF_PROBLEM: tuple[tuple[type[Problem], int], ...] = (
+    (NotFound, 404), (Conflict, 409), (Usage, 400),
+)  # fmt: skip
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))

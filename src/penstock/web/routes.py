@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from penstock.flow import Route
 from penstock.web.deadletters import DeadLetters, DeadLetterStory, Wish, Wished
@@ -49,7 +49,7 @@ class OwnRoute(Struct, frozen=True, kw_only=True):
     body: Any = None
     example: Any = None
     query: dict[str, str] = {}
-    replies: dict[int, str] = {200: "Done."}
+    replies: dict[int, str] = field(default_factory=lambda: {200: "Done."})
     produces: str = "application/json"
     plain: tuple[int, ...] = ()
     permission: str = ""

@@ -10,7 +10,7 @@ from penstock.decision import Ask, Ref
 from penstock.flows.orders import FLOW
 from penstock.flows.orders import events as said
 from penstock.flows.orders.lifecycle import FINAL_STATES
-from tests.flows.given import Bus, Given, Outcome
+from tests.flows.given import Bus, Gateway, Given, Outcome
 
 BOOK = Book(FLOW.contracts)
 ADDRESS = said.Address(name="Ada", street="1 Square", city="London", postcode="N1", country="UK")
@@ -66,7 +66,8 @@ class Provider:
 
     def __call__(self, ask: Ask, key: str) -> Outcome:
         """One call; the same key gets the first outcome again."""
-        assert ask.idempotency_key and ask.idempotency_key.count(":") == 2
+        assert ask.idempotency_key
+        assert ask.idempotency_key.count(":") == 2
         if ask.idempotency_key not in self.kept:
             rule: Callable[..., Outcome] = getattr(self, ask.name)
             self.kept[ask.idempotency_key] = rule(ask.request, self.script.get(ask.name, ""))
@@ -147,7 +148,8 @@ class Carrier:
     def __call__(self, ask: Ask, key: str) -> Outcome:
         """One call."""
         shipment = ask.request["shipment"]
-        assert ask.idempotency_key and ask.idempotency_key.endswith(f":{shipment}")
+        assert ask.idempotency_key
+        assert ask.idempotency_key.endswith(f":{shipment}")
         return self._label(key, shipment) if ask.name == "label" else self._void(shipment)
 
     def _label(self, key: str, shipment: str) -> Outcome:
@@ -179,11 +181,13 @@ class Shop:
 
     def __init__(
         self, seed: int, provider: Provider | None = None, carrier: Carrier | None = None,
-        **stock: int,
+        stock: dict[str, int] | None = None,
     ) -> None:
         self.provider, self.carrier = provider or Provider(), carrier or Carrier()
         self.mails: dict[str, str] = {}
-        gateways = {"payments": self.provider, "carrier": self.carrier, "mail": self._mail}
+        gateways: dict[str, Gateway] = {
+            "payments": self.provider, "carrier": self.carrier, "mail": self._mail,
+        }
         self.bus = Bus(FLOW.services, FLOW.contracts, gateways, seed)
         self.stock = stock or {"POT": 10}
         for sku, quantity in self.stock.items():

@@ -339,7 +339,9 @@ def test_a_wrong_url_is_named(url: str | None) -> None:
     ("settings", "field"),
     [
         ({}, "port"),
-        ({"port": "25"}, "port"),
+        ({"port": "{mail_port}"}, "port"),
+        ({"port": "65536"}, "port"),
+        ({"port": True}, "port"),
         ({"port": 25, "host": ""}, "host"),
         ({"port": 25, "sender": "Shop\r\nBcc: x@example.org"}, "sender"),
     ],
@@ -348,6 +350,11 @@ def test_a_wrong_mail_setting_is_named(settings: dict[str, Any], field: str) -> 
     with pytest.raises(Problem) as caught:
         mail.gateway(settings)
     assert caught.value.field == field
+
+
+def test_a_port_may_be_written_as_text() -> None:
+    """Where the catalog fills in the port of a sandbox, it is text."""
+    assert isinstance(mail.gateway({"port": "25", "host": "mail.example.org"}), mail.Mail)
 
 
 # Mail servers that no sandbox is.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from penstock.decision import Done
 from penstock.flows.orders.lifecycle import may_follow
 from tests.flows.orders import walks
 from tests.flows.orders.shop import Shop

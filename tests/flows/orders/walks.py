@@ -107,7 +107,7 @@ def cancel_refused(seed: int) -> Shop:
 def short(seed: int) -> Shop:
     """164 lines, one short: all are rejected, while the authorisation is under way."""
     stock = {f"S{n}": 1 for n in range(164)} | {"S77": 0}
-    shop = Shop(seed, **stock)
+    shop = Shop(seed, stock=stock)
     shop.place(placed(*(line(sku) for sku in stock)))
     shop.finish()
     return shop
@@ -173,7 +173,7 @@ def deadline(seed: int) -> Shop:
 
 def last_piece(seed: int) -> Shop:
     """Two orders for the last piece."""
-    shop = Shop(seed, POT=1)
+    shop = Shop(seed, stock={"POT": 1})
     for key in ("o-1", "o-2"):
         shop.place(placed(line("POT")), key)
     shop.finish()

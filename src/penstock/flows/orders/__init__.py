@@ -25,30 +25,23 @@ def __getattr__(name: str) -> Flow:
 
 def _flow() -> Flow:
     from penstock.flow import Flow
-    from penstock.flows.orders import (
-        commands,
-        door,
-        events,
-        inventory,
-        notify,
-        order,
-        panels,
-        payment,
-        routes,
-        shipping,
-    )
+    from penstock.flows.orders import door, inventory, notify, order, payment, shipping
+    from penstock.flows.orders.commands import COMMANDS
+    from penstock.flows.orders.events import CONTRACTS
+    from penstock.flows.orders.panels import PANELS
+    from penstock.flows.orders.routes import ROUTES
 
     return Flow(
         name="orders",
         services=(
             order.SERVICE, inventory.SERVICE, payment.SERVICE, shipping.SERVICE, notify.SERVICE,
         ),
-        contracts=events.CONTRACTS,
+        contracts=CONTRACTS,
         door=door.DOOR,
         door_states=door.DOOR_STATES,
-        routes=routes.ROUTES,
-        panels=panels.PANELS,
-        commands=commands.COMMANDS,
+        routes=ROUTES,
+        panels=PANELS,
+        commands=COMMANDS,
         importer="penstock.flows.orders.importer",
         workload="penstock.flows.orders.workload",
     )

@@ -66,6 +66,8 @@ PAYMENT = _rows(
      "facts ahead of the order", "topics race", "kept, applied when the order is known"),
     ("new", "order.placed", "closed", "order placed, refused by stock already", "topics race",
      "nothing is asked; emit closed"),
+    ("new", "order.placed", "authorised, capturing", "order placed, answered before it was known",
+     "topics race", "as if the facts came behind it"),
     ("authorising", "authorise ok, provider.notified authorised", "authorised", "authorised",
      "provider", "emit authorised; wait for inventory"),
     ("authorising", "inventory.reserved", "authorising", "reserved", "inventory",
@@ -126,6 +128,8 @@ SHIPMENT = _rows(
     ("new", "fulfillment.requested", "planned", "fulfillment requested", "payment", "ask label"),
     ("new", "carrier.scanned handover, carrier.scanned delivered", "new",
      "a scan ahead of the parcel", "topics race", "kept, applied when the parcel is known"),
+    ("new", "fulfillment.requested", "dispatched, delivered", "fulfillment requested, "
+     "scanned before it was known", "topics race", "as if the scans came behind it"),
     ("planned", "label ok", "labelled", "label", "carrier", "emit labelled"),
     ("planned, cancelling", "label refused", "cancelled", "no label", "carrier",
      "emit fulfillment.cancelled; payment refunds"),

@@ -156,15 +156,15 @@ def message_id(key: str, sender: str) -> str:
 
 def gateway(settings: Mapping[str, Any]) -> Gateway:
     """The mail server at ``host`` and ``port``, mailing as ``sender``. Raises ``Problem``."""
-    host, port = settings.get("host", "127.0.0.1"), settings.get("port")
+    host, port = settings.get("host", "127.0.0.1"), str(settings.get("port"))
     sender = settings.get("sender", SENDER)
     if not isinstance(host, str) or not host:
         raise _bad("host", host, "a host name")
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-        raise _bad("port", port, "a number from 1 to 65535")
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise _bad("port", settings.get("port"), "a number from 1 to 65535")
     if not isinstance(sender, str) or not ADDRESS.fullmatch(sender):
         raise _bad("sender", sender, "one plain mail address")
-    return Mail(host, port, sender)
+    return Mail(host, int(port), sender)
 
 
 def _bad(name: str, value: object, wanted: str) -> Problem:
