@@ -16,6 +16,7 @@ from penstock.catalog.model import (
     ANY,
     CLOCK,
     JOURNAL,
+    UNCOUNTED,
     Catalog,
     GatewayEntry,
     RetryPolicy,
@@ -29,7 +30,6 @@ from penstock.limits import BATCH_RECORDS_MAX, PARTITIONS_MAX
 NAME_CHARS_MAX = 64
 WORKERS_MAX = 64
 IN_FLIGHT_MAX = 1000
-ATTEMPTS_MAX = 1_000_000
 SANDBOX_GIVES = ("host", "port")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -281,7 +281,7 @@ def services_are_bounded(c: Catalog) -> Flaws:
 
 def _bounded(path: Keys, retry: RetryPolicy) -> Flaws:
     """Attempts are counted from one, and delays never shrink."""
-    yield from _within((*path, "attempts"), retry.attempts, 1, ATTEMPTS_MAX)
+    yield from _within((*path, "attempts"), retry.attempts, 1, UNCOUNTED)
     yield from _above_zero((*path, "first_delay_seconds"), retry.first_delay_seconds)
     yield from _within((*path, "factor"), retry.factor, 1)
     longest = (*path, "max_delay_seconds")
@@ -301,6 +301,9 @@ def gateways_are_bounded(c: Catalog) -> Flaws:
         yield from _within((*path, "breaker", "failures"), g.breaker.failures, 1)
         yield from _above_zero((*path, "breaker", "open_seconds"), g.breaker.open_seconds)
         yield from _bounded((*path, "retry"), g.retry)
+        if g.retry.attempts < UNCOUNTED:
+            text = "calls are not counted: buffer_seconds is their bound."
+            yield Flaw((*path, "retry", "attempts"), text, "Leave it out.")
 
 
 def buffers_outlast_timeouts(c: Catalog) -> Flaws:

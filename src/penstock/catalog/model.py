@@ -8,6 +8,7 @@ from msgspec import Struct
 
 JOURNAL = "journal"
 CLOCK = "clock"
+UNCOUNTED = 1_000_000  # attempts of what another bound ends first
 ANY = "any"  # the producer of the journal: every service and every operator writes there
 
 
@@ -51,7 +52,10 @@ class Topic(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
-    """Attempts of one record in one service; delays grow by ``factor`` up to the maximum."""
+    """Attempts of one record in one service; delays grow by ``factor`` up to the maximum.
+
+    A gateway's calls are bounded by its ``buffer_seconds`` instead of a number of attempts.
+    """
 
     attempts: int = 5
     first_delay_seconds: float = 1.0
@@ -75,6 +79,16 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
                 return total + (steps - attempt + 1) * delay  # it grows no further
             total += delay
         return total
+
+    def attempts_within(self, seconds: float) -> int:
+        """How often something is tried where time is the bound."""
+        attempt, left = 1, seconds
+        while attempt < self.attempts and left > 0:
+            delay = self.delay_seconds(attempt)
+            if self.factor == 1 or delay >= self.max_delay_seconds:
+                return min(self.attempts, attempt + int(left // delay))
+            attempt, left = attempt + 1, left - delay
+        return attempt
 
 
 class Slo(Struct, frozen=True, kw_only=True):
@@ -136,7 +150,7 @@ class GatewayEntry(Struct, frozen=True, kw_only=True):
     max_in_flight: int = 16
     timeout_seconds: float = 5.0
     breaker: Breaker = Breaker()
-    retry: RetryPolicy = RetryPolicy(attempts=1_000_000, first_delay_seconds=0.2)
+    retry: RetryPolicy = RetryPolicy(attempts=UNCOUNTED, first_delay_seconds=0.2)
     buffer_seconds: float = 86_400.0
     inline: bool = False
     settings: dict[str, Any] = {}

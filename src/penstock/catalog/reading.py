@@ -64,9 +64,15 @@ class _Reader:
         self.spoilt.add(path)
 
     def table(
-        self, path: Keys, kind: Any, table: Mapping[str, Any], name: str | None = None
+        self,
+        path: Keys,
+        kind: Any,
+        table: Mapping[str, Any],
+        name: str | None = None,
+        otherwise: Struct | None = None,
     ) -> Any:
-        """A Struct from a table; ``name`` is its key in the table around it."""
+        """A Struct from a table; ``name`` is its key in the table around it, ``otherwise`` gives
+        what the table leaves out."""
         fields = {f.encode_name: f for f in kind.fields}
         values: dict[str, Any] = {}
         if name is not None and "name" in fields:
@@ -78,6 +84,8 @@ class _Reader:
             elif field.required:
                 self._missing((*path, key), key in misspelt)
                 values[field.name] = _neutral(field)
+            elif otherwise is not None:
+                values[field.name] = getattr(otherwise, field.name)
         return kind.cls(**values)
 
     def _unknown(self, path: Keys, table: Mapping[str, Any], fields: Mapping[str, Any]) -> set[str]:
@@ -115,7 +123,9 @@ class _Reader:
     def _inner(self, path: Keys, kind: Any, value: Any, field: Any) -> Any:
         match kind:
             case inspect.StructType():
-                return self.table(path, kind, value, path[-1])
+                default = field.default if field is not None else None
+                otherwise = default if isinstance(default, Struct) else None
+                return self.table(path, kind, value, path[-1], otherwise)
             case inspect.VarTupleType(item_type=item):
                 return tuple(self._value((*path, str(n)), item, v) for n, v in enumerate(value))
             case inspect.DictType(value_type=item):

@@ -10,7 +10,7 @@ import msgspec
 
 from penstock.catalog.load import BadCatalog, CatalogError, Examined, examine, load_catalog, place
 from penstock.catalog.match import match
-from penstock.catalog.model import Catalog, RetryPolicy
+from penstock.catalog.model import Catalog
 from penstock.cli.output import output_option, say, show_one, show_rows
 
 TABLES = ("teams", "topics", "services", "gateways", "stages", "clients")
@@ -111,16 +111,16 @@ def catalog_object(found: Catalog) -> dict[str, Any]:
         topic["readers"] = found.readers(name)
     for name, service in value["services"].items():
         policy = found.services[name].retry
-        service["worst_case"] = _worst_case(policy, policy.worst_case_seconds())
+        service["worst_case"] = _worst_case(policy.attempts, policy.worst_case_seconds())
     for name, gateway in value["gateways"].items():
         entry = found.gateways[name]
-        longest = min(entry.retry.worst_case_seconds(), entry.buffer_seconds)
-        gateway["worst_case"] = _worst_case(entry.retry, longest)
+        tries = entry.retry.attempts_within(entry.buffer_seconds)
+        gateway["worst_case"] = _worst_case(tries, entry.buffer_seconds)
     return value
 
 
-def _worst_case(policy: RetryPolicy, seconds: float) -> dict[str, Any]:
-    return {"attempts": policy.attempts, "seconds": round(seconds, 3)}
+def _worst_case(attempts: int, seconds: float) -> dict[str, Any]:
+    return {"attempts": attempts, "seconds": round(seconds, 3)}
 
 
 def _rows(found: Catalog, table: str) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def _rows(found: Catalog, table: str) -> list[dict[str, Any]]:
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
     cells = {k: ", ".join(v) if _is_names(v) else v for k, v in row.items()}
-    if row.get("handler"):  # the door handles no records, so it never tries one again
+    if row.get("handler") and "worst_case" in row:  # the door handles no records, so it never tries one again
         cells["attempts"] = row["worst_case"]["attempts"]
         cells["worst_case_seconds"] = f"{row['worst_case']['seconds']:g}"
     if "breaker" in row:

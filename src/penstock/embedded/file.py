@@ -143,10 +143,10 @@ class File:
         self.executions += 1
         return self._cursor.execute(sql, values).fetchall()
 
-    def run_many(self, sql: str, rows_: Iterable[Sequence[Any]]) -> None:
-        """One statement over many rows of values."""
+    def run_many(self, sql: str, rows_: Iterable[Sequence[Any]]) -> list[Any]:
+        """One statement over many rows of values; what it returns, for all of them."""
         self.executions += 1
-        self._cursor.executemany(sql, rows_)
+        return self._cursor.executemany(sql, rows_).fetchall()
 
     def stream(self, sql: str, values: Sequence[Any]) -> Iterator[Any]:
         """One statement, row by row, on a cursor of its own."""

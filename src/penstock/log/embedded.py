@@ -236,7 +236,7 @@ class EmbeddedLane(Lane):
         if alive != self._alive:
             self._alive = alive
             self._generation += 1
-            self._assigned = assign(alive, self._lanes)[self.members.name]
+            self._assigned = assign(alive, self._lanes).get(self.members.name, frozenset())
             self._checked.clear()
 
     def take(self, limit: int, positions: Positions, topics: Iterable[str] | None = None) -> Taken:
@@ -252,8 +252,15 @@ class EmbeddedLane(Lane):
         for place in places[shift:] + places[:shift]:
             if len(found) >= limit:
                 break
-            if place not in outside:
-                found += self._log.rows(*place, positions[place], limit - len(found))
+            if place in outside:
+                continue
+            records = self._log.rows(*place, positions[place], limit - len(found))
+            if records and records[0].offset > positions[place]:
+                # Retention passed the position since it was checked: told, never skipped.
+                self._checked.discard(place)
+                outside[place] = self._log._extent(*place)
+            else:
+                found += records
         return Taken(
             generation=self._generation, assigned=self._assigned, records=found, outside=outside
         )
@@ -272,8 +279,9 @@ class EmbeddedLane(Lane):
         self._held = lanes
 
     def leave(self) -> None:
-        """Give the lanes back at once."""
+        """Give the lanes back at once; a ``take`` after it finds no lane assigned."""
         self.members.leave()
+        self._next_sweep = 0.0
 
     def note(self, positions: Positions) -> None:
         """Nothing else reads an embedded group's positions but the store itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from heapq import merge
 
 from penstock.embedded.file import File
 from penstock.embedded.schema import log_table
@@ -11,26 +12,47 @@ from penstock.ports import TopicSpec
 
 RETAIN_ROWS_MAX = 500  # rows of one partition dropped in one transaction
 VACUUM_PAGES_MAX = 2000
+_Oldest = tuple[int, int, int, int]  # appended-at, row id, records, bytes
 
 
 def retain(file: File, spec: TopicSpec, floors: Mapping[int, int], now: int) -> int:
-    """Drop rows past the bounds; returns the records dropped."""
-    table, dropped = log_table(spec.name), 0
+    """Drop rows past the bounds, the oldest of all partitions first; returns the records."""
+    table = log_table(spec.name)
     with file.write():
-        excess = _excess_bytes(file, table, spec)
-        for partition in range(spec.partitions):
-            floor = floors.get(partition, OFFSET_MAX)
-            last, count, freed = _cut(file, table, spec, partition, floor, excess, now)
-            excess -= freed
-            if last is not None:
-                file.run(
-                    f"DELETE FROM {table} WHERE at >= ? AND at <= ?",
-                    (partition << OFFSET_BITS, last),
-                )
-                dropped += count
-    if dropped:
+        gone = _past_bounds(file, table, spec, floors, now)
+        file.run_many(f"DELETE FROM {table} WHERE at = ?", [(row[1],) for row in gone])
+    if gone:
         file.run(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})")
-    return dropped
+    return sum(row[2] for row in gone)
+
+
+def _past_bounds(
+    file: File, table: str, spec: TopicSpec, floors: Mapping[int, int], now: int
+) -> list[_Oldest]:
+    """While a bound asks for it, oldest first. In a partition append times never decrease, so
+    the rows of each partition that go are its first ones."""
+    age, excess = spec.retention_seconds, _excess_bytes(file, table, spec)
+    gone: list[_Oldest] = []
+    for row in merge(
+        *(_droppable(file, table, p, floors.get(p, OFFSET_MAX)) for p in range(spec.partitions))
+    ):
+        too_old = age is not None and row[0] < now - age * 1000
+        if not (too_old or excess > 0):
+            break
+        gone.append(row)
+        excess -= row[3]
+    return gone
+
+
+def _droppable(file: File, table: str, partition: int, floor: int) -> list[_Oldest]:
+    """Rows wholly before ``floor``, never the newest of the partition."""
+    low, high = partition << OFFSET_BITS, partition << OFFSET_BITS | OFFSET_MAX
+    return file.run(
+        f"SELECT appended_at, at, count, length(body) + 60 FROM {table} WHERE at >= ?1"
+        f" AND at < min(?3, (SELECT max(at) FROM {table} WHERE at >= ?1 AND at <= ?2))"
+        " ORDER BY at LIMIT ?4",
+        (low, high, low | floor, RETAIN_ROWS_MAX),
+    )
 
 
 def _excess_bytes(file: File, table: str, spec: TopicSpec) -> int:
@@ -40,25 +62,3 @@ def _excess_bytes(file: File, table: str, spec: TopicSpec) -> int:
         file.run(f"SELECT coalesce(sum(length(body) + 60), 0) FROM {table}")[0][0]
         - spec.retention_bytes
     )
-
-
-def _cut(
-    file: File, table: str, spec: TopicSpec, partition: int, floor: int, excess: int, now: int
-) -> tuple[int | None, int, int]:
-    """The last row id to drop, its records and bytes: oldest first, while a bound asks for it,
-    before the floor, and never the newest row."""
-    horizon = now - spec.retention_seconds * 1000 if spec.retention_seconds is not None else None
-    low, high = partition << OFFSET_BITS, partition << OFFSET_BITS | OFFSET_MAX
-    last, records, freed = None, 0, 0
-    found = file.run(
-        f"SELECT at, count, appended_at, length(body) + 60 FROM {table} WHERE at >= ?1"
-        f" AND at < (SELECT max(at) FROM {table} WHERE at >= ?1 AND at <= ?2)"
-        " ORDER BY at LIMIT ?3",
-        (low, high, RETAIN_ROWS_MAX),
-    )
-    for at, count, appended_at, size in found:
-        too_old = horizon is not None and appended_at < horizon
-        if at & OFFSET_MAX >= floor or not (too_old or excess - freed > 0):
-            break
-        last, records, freed = at, records + count, freed + size
-    return last, records, freed

@@ -63,7 +63,7 @@ INSERT INTO outbox(scope, destination, is_topic, shard, key, name, idempotency_k
                    message, txn, epoch) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _CLOSE = """
 UPDATE outbox SET settled_at = ?, outcome = ?, attempts = ?, error = ?, retry_at = ?,
-  settled_txn = ? WHERE id = ?"""
+  settled_txn = ? WHERE id = ? AND settled_at IS NULL RETURNING id"""
 _DUE = "id, destination, is_topic, message, name, idempotency_key, due, attempts, retry_at, made_at"
 
 
@@ -230,8 +230,9 @@ class SqliteStore:
         with self.file.write():
             tx = SqliteTx(self.file, self.scope, self.direct)
             txn = tx.advance([Advance(COURIER_LANE, epoch, {})], now)
-            self.file.run_many(_CLOSE, [_closing(r, now, txn) for r in rows])
-            answers = [r.answer for r in rows if r.answer is not None and not r.retry_at]
+            changed = self.file.run_many(_CLOSE, [_closing(r, now, txn) for r in rows])
+            closed = {id_ for (id_,) in changed} - {r.id for r in rows if r.retry_at}
+            answers = [r.answer for r in rows if r.answer is not None and r.id in closed]
             tx.send([Outgoing(answers_to, True, m) for m in answers], now)
 
     def scan(self, what: Scan) -> list[Row]:

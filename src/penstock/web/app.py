@@ -17,7 +17,7 @@ from penstock.flow import Intake, Reply, Route
 from penstock.web.doors import IntakeDoor, IntakeTable, LookDoor, refusal
 from penstock.web.metrics import CONTENT_TYPE
 from penstock.web.own import Own, Text
-from penstock.web.page import SECURITY, STYLE, Html, Page
+from penstock.web.page import Html, Page
 from penstock.web.problems import details, fault_reply, rendered, respond
 from penstock.web.requests import Gone, Receive, Scope
 from penstock.web.routes import OWN_ROUTES, OwnRoute, Paths
@@ -32,7 +32,7 @@ Asked = Request[Any, Any, Any]
 
 _PAGE_ROUTES = (
     OwnRoute(method="GET", path="/", name="home", summary="The page."),
-    OwnRoute(method="GET", path="/static/penstock.css", name="style", summary="Its style."),
+    OwnRoute(method="GET", path="/static/{name}", name="static", summary="Its style."),
     OwnRoute(method="GET", path="/ui/deadletters", name="letters", summary="All dead letters."),
     OwnRoute(
         method="GET", path="/ui/deadletters/{service}/{topic}/{partition}/{offset}",
@@ -191,7 +191,7 @@ class Front:
             if not isinstance(r.does, Intake):
                 handlers.append(_handler(r, LookDoor(r, self.site, self.reader).reply))
         handlers += [
-            _handler(r, _style if r.name == "style" else getattr(page, r.name))
+            _handler(r, getattr(page, r.name))
             for r in _PAGE_ROUTES
         ]
         return Litestar(
@@ -228,11 +228,6 @@ def _of_own(own: Own, r: OwnRoute) -> Answer:
         return await own.reply(r.name, scope, receive, params)
 
     return answer
-
-
-async def _style(scope: Scope, receive: Receive, params: Any) -> Html:
-    headers = {**SECURITY, "cache-control": "max-age=300", "content-type": "text/css"}
-    return Html(status=200, text=STYLE.decode(), headers=headers)
 
 
 def _handler(r: Route | OwnRoute, answer: Answer) -> Any:

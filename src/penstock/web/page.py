@@ -6,6 +6,7 @@ escaped by the templates; links leave this server nowhere.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
@@ -26,7 +27,7 @@ from penstock.web.problems import refuse
 from penstock.web.requests import BODY_SECONDS_MAX, Receive, Scope, headers_of, query_of, read_body
 from penstock.web.site import Site
 from penstock.web.status import ServiceState, Status, gather
-from penstock.web.text import span
+from penstock.web.text import moment, span
 from penstock.web.threads import Reader
 
 HOME = "home"
@@ -34,7 +35,7 @@ REFRESH_SECONDS = 2
 LETTERS_SHOWN = 10
 ACTOR = "page"
 COOKIE = "penstock_form"
-STYLE = (files("penstock.web") / "static" / "penstock.css").read_bytes()
+STATIC = {"penstock.css": "text/css", "penstock.svg": "image/svg+xml"}
 SECURITY = {
     "content-security-policy": (
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -47,6 +48,8 @@ SECURITY = {
     "cache-control": "no-store",
 }
 
+SMALL_WIDTH_MAX = 6  # a text column counts 2, a number 1
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _QUERY = {"refresh": "0 pauses the page."}
 _DONE: dict[str, Verb] = {"retry": "retry", "discard": "discard"}
 
@@ -60,11 +63,12 @@ class Html(Struct, frozen=True, kw_only=True):
 
 
 class Cell(Struct, frozen=True):
-    """One cell of a table: its text, where it leads, whether it is a number."""
+    """One cell of a table: its text, where it leads, whether it is a number, the whole time."""
 
     text: str
     href: str = ""
     number: bool = False
+    time: str = ""
 
 
 class Shown(Struct, frozen=True, kw_only=True):
@@ -75,6 +79,7 @@ class Shown(Struct, frozen=True, kw_only=True):
     columns: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str
+    small: bool
 
 
 def _environment() -> Environment:
@@ -140,6 +145,15 @@ class Page:
         await self._reader.run(wish, self._site, verb, place_of(params), reason, ACTOR)
         return _redirect(f"/ui/deadletters?requested={verb}")
 
+    async def static(self, scope: Scope, receive: Receive, params: Any) -> Html:
+        """The style and the icon."""
+        name = params["name"]
+        if name not in STATIC:
+            refuse(404, "not_found", "There is no such file.")
+        text = (files("penstock.web") / "static" / name).read_text()
+        headers = {**SECURITY, "cache-control": "max-age=300", "content-type": STATIC[name]}
+        return Html(status=200, text=text, headers=headers)
+
     # In the reading thread ----------------------------------------------------------------------
 
     def _refresh(self, scope: Scope) -> int:
@@ -188,9 +202,12 @@ class Page:
 
     def _panel(self, panel: Panel, call: Call) -> Shown:
         table = panel.table(call, scanned(self._site, panel.wants(call)))
+        today = moment(call.now)[:10]
+        heads = _heads(table)
         return Shown(
-            name=panel.name, title=panel.title, columns=_heads(table), note=table.note,
-            rows=tuple(tuple(cell_of(value) for value in row) for row in table.rows),
+            name=panel.name, title=panel.title, columns=heads, note=table.note,
+            small=sum(1 if head.number else 2 for head in heads) <= SMALL_WIDTH_MAX,
+            rows=tuple(tuple(cell_of(value, today) for value in row) for row in table.rows),
         )
 
     def problem(self, details: Mapping[str, Any]) -> Html:
@@ -200,8 +217,12 @@ class Page:
         )
 
 
-def cell_of(value: Any) -> Cell:
-    """A panel's value as a cell; a link that leaves this server becomes plain text."""
+def cell_of(value: Any, today: str = "") -> Cell:
+    """A panel's value as a cell: a time loses today's date, a link that leaves this server
+    becomes plain text."""
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        day, clock = value[:10], value[11:-1]
+        return Cell(clock if day == today else f"{day} {clock[:8]}", time=value)
     href = ""
     if isinstance(value, tuple) and len(value) == 2:
         value, href = value

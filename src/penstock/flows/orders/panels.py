@@ -13,6 +13,8 @@ from penstock.flows.orders.requests import rfc3339
 
 LATEST_ROWS = 20
 STOCK_ROWS = 20
+NO_ORDERS = "No orders yet. Try: ./penstock orders place FILE, or ./penstock demo."
+NO_STOCK = "No stock yet. Load some: ./penstock stock load FILE."
 
 Rows = Mapping[str, list[Row]]
 
@@ -52,7 +54,7 @@ def _latest(call: Call, found: Rows) -> Table:
         for row in known
     )
     columns = ("order", "state", "reason", "lines", "total", "as of")
-    return Table(columns=columns, rows=rows)
+    return Table(columns=columns, rows=rows, note="" if rows else NO_ORDERS)
 
 
 def _wants_stock(call: Call) -> dict[str, Scan]:
@@ -64,7 +66,7 @@ def _stock(call: Call, found: Rows) -> Table:
     return Table(
         columns=("SKU", "on hand", "reserved", "available"),
         rows=tuple((one.sku, one.on_hand, one.reserved, one.available) for one in lines),
-        note=f"the first {STOCK_ROWS} SKUs; all of them: GET /stock",
+        note=f"the first {STOCK_ROWS} SKUs; all of them: GET /stock" if lines else NO_STOCK,
     )
 
 
