@@ -124,7 +124,9 @@ class HomeLock:
     """One ``up`` at a time per home; the lock dies with its process."""
 
     def __init__(self, house: House) -> None:
-        house.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One by one: mkdir makes missing parents with the umask's mode, readable by others.
+        for folder in (house.home, house.run):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._fd = os.open(house.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

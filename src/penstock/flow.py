@@ -198,6 +198,7 @@ class Flow(Struct, frozen=True, kw_only=True):
     commands: tuple[Command, ...] = ()
     importer: str = ""  # dotted path of the module that reads an export
     workload: str = ""  # dotted path of the demo's workload
+    load: str = ""  # dotted path of the bench's load: gateways in process, requests by number
 
 
 def place(position: Position) -> str:

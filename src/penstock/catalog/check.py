@@ -24,6 +24,7 @@ from penstock.catalog.model import (
     Topic,
     answers_of,
     dead_of,
+    is_count,
 )
 from penstock.limits import BATCH_RECORDS_MAX, PARTITIONS_MAX
 
@@ -199,13 +200,9 @@ def own_topics_are_own(c: Catalog) -> Flaws:
 def partitions_fit(c: Catalog) -> Flaws:
     """Powers of two: a count can double, and Kafka's own clients agree where a key lies."""
     for name, topic in c.topics.items():
-        if not _is_count(topic.partitions):
+        if not is_count(topic.partitions):
             text = f"must be a power of two up to {PARTITIONS_MAX}, and is {topic.partitions}."
             yield Flaw(("topics", name, "partitions"), text)
-
-
-def _is_count(partitions: int) -> bool:
-    return 0 < partitions <= PARTITIONS_MAX and partitions & (partitions - 1) == 0
 
 
 def retention_keeps_something(c: Catalog) -> Flaws:
@@ -232,7 +229,7 @@ def lanes_are_equal(c: Catalog) -> Flaws:
     """A lane is one partition number across all the topics a service reads."""
     for name, service in c.services.items():
         counts = {t: c.topics[t].partitions for t in service.reads if t in c.topics}
-        fitting = {t: n for t, n in counts.items() if _is_count(n)}
+        fitting = {t: n for t, n in counts.items() if is_count(n)}
         if len(set(fitting.values())) > 1:
             said = ", ".join(f"{t} {n}" for t, n in fitting.items())
             yield Flaw(

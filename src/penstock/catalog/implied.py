@@ -19,6 +19,7 @@ from penstock.catalog.model import (
     Topic,
     answers_of,
     dead_of,
+    is_count,
 )
 from penstock.limits import PARTITIONS_DEFAULT
 
@@ -38,7 +39,7 @@ def with_implied(catalog: Catalog) -> Catalog:
 def _usual(catalog: Catalog, services: Iterable[ServiceEntry]) -> int:
     """The partition count most of these services' topics have."""
     read = (catalog.topics.get(name) for s in services for name in s.reads)
-    counts = Counter(topic.partitions for topic in read if topic is not None)
+    counts = Counter(topic.partitions for topic in read if topic and is_count(topic.partitions))
     return counts.most_common(1)[0][0] if counts else PARTITIONS_DEFAULT
 
 
@@ -65,5 +66,5 @@ def _own(service: ServiceEntry, partitions: int) -> Iterator[Topic]:
 def _reading(service: ServiceEntry) -> ServiceEntry:
     if not service.handler:
         return service
-    reads = dict.fromkeys((*service.reads, answers_of(service.name), JOURNAL))
-    return msgspec.structs.replace(service, reads=tuple(reads))
+    more = [t for t in (answers_of(service.name), JOURNAL) if t not in service.reads]
+    return msgspec.structs.replace(service, reads=(*service.reads, *more))

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from penstock.limits import PARTITIONS_DEFAULT, PARTITIONS_MAX
+
 JOURNAL = "journal"
 CLOCK = "clock"
 UNCOUNTED = 1_000_000  # attempts of what another bound ends first
@@ -20,6 +22,11 @@ def answers_of(service: str) -> str:
 def dead_of(service: str) -> str:
     """The topic of a service's dead letters."""
     return f"{service}.dead"
+
+
+def is_count(partitions: int) -> bool:
+    """Whether a topic may have so many partitions: a power of two, up to the limit."""
+    return 0 < partitions <= PARTITIONS_MAX and partitions & (partitions - 1) == 0
 
 
 class Platform(Struct, frozen=True, kw_only=True):
@@ -44,7 +51,7 @@ class Topic(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     owner: str
     producer: str
     key: str
-    partitions: int = 4
+    partitions: int = PARTITIONS_DEFAULT
     retention_seconds: float | None = None
     retention_bytes: int | None = None
     class_: Literal["critical", "standard", "internal"] = "standard"

@@ -131,7 +131,8 @@ def _rows(found: Catalog, table: str) -> list[dict[str, Any]]:
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
     cells = {k: ", ".join(v) if _is_names(v) else v for k, v in row.items()}
-    if row.get("handler") and "worst_case" in row:  # the door handles no records, so it never tries one again
+    # the door handles no records, so it never tries one again
+    if row.get("handler") and "worst_case" in row:
         cells["attempts"] = row["worst_case"]["attempts"]
         cells["worst_case_seconds"] = f"{row['worst_case']['seconds']:g}"
     if "breaker" in row:

@@ -79,7 +79,7 @@ class Traffic:
                 break
             self._place(step)
             if n % 20 == 0:
-                say(f"  {n} of {len(self._work.steps)} placed: {self._states()}")
+                say(f"  {n} of {len(self._work.steps)} placed: {_listed(self._states())}")
         states = self._await_ends()
         return {
             "orders": sum(states.values()), "states": states,
@@ -131,7 +131,7 @@ class Traffic:
             rows = self._rows()
             states = dict(sorted(Counter(self._state(row) for row in rows).items()))
             if states != before:
-                say(f"  {states}")
+                say(f"  {_listed(states)}")
                 before, moved = states, time.monotonic()
             waiting = [row for row in rows if not row["final"]]
             settled = all(self._state(row) in self._plan.WAITS for row in waiting)
@@ -146,6 +146,11 @@ class Traffic:
             {"id": id_, "arranged": why, "state": found.get(id_, "?")}
             for id_, why in self._arranged.items()
         ]
+
+
+def _listed(states: dict[str, int]) -> str:
+    """Counts by state, in a line."""
+    return ", ".join(f"{n} {state}" for state, n in states.items())
 
 
 def _show(summary: dict[str, Any], output: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,8 +15,12 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 FORMATS = ("table", "json", "jsonl")
+OFF_TERMINAL_COLUMNS = 400  # nothing is folded in a pipe or a file, so grep and cut see whole lines
+ID_SHOWN_CHARS = 8
+_EVENT_ID = re.compile("[0-9a-f]{32}")
 
 output_option = click.option(
     "-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True,
@@ -25,7 +30,8 @@ output_option = click.option(
 
 def console() -> Console:
     """The console for people, on stdout."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    wide = None if sys.stdout.isatty() else OFF_TERMINAL_COLUMNS
+    return Console(file=sys.stdout, highlight=False, width=wide)
 
 
 def say(text: str) -> None:
@@ -34,15 +40,26 @@ def say(text: str) -> None:
 
 
 def clean(value: Any) -> str:
-    """A cell as text: no control characters reach the terminal, times are readable."""
-    if value is None or value == "":
+    """A cell as text: no control characters reach the terminal; nested values are spelled out."""
+    if value is None or value == "" or value == [] or value == {}:
         return "–"
-    text = value if isinstance(value, str) else json.dumps(value) if _nested(value) else str(value)
-    return "".join(c if c.isprintable() else "�" for c in text)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_title(k)} {clean(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(clean, value))
+    return "".join(c if c.isprintable() else "�" for c in str(value))
 
 
-def _nested(value: Any) -> bool:
-    return isinstance(value, dict | list | tuple | bool)
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    """A cell of many rows: ids by their end, which tells them apart; JSON has them whole."""
+    text = clean(value)
+    return f"…{text[-ID_SHOWN_CHARS:]}" if _EVENT_ID.fullmatch(text) else text
 
 
 def moment(at: int | None) -> str:
@@ -77,12 +94,17 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str
     if not rows:
         say(empty)
         return
+    console().print(_rows_table(rows, columns))
+
+
+def _rows_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+    """The first column is what a next command is given: it is never folded."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(_title(column), overflow="fold", no_wrap=column == columns[0])
     for row in rows:
-        table.add_row(*(clean(field(row, column)) for column in columns))
-    console().print(table)
+        table.add_row(*(Text(_cell(field(row, column))) for column in columns))
+    return table
 
 
 def show_one(value: Mapping[str, Any], output: str) -> None:
@@ -95,5 +117,17 @@ def show_one(value: Mapping[str, Any], output: str) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, found in value.items():
-        table.add_row(name.replace("_", " "), clean(found))
+        rows = found if _is_rows(found) else []
+        shown = _rows_table(rows, _filled(rows)) if rows else Text(clean(found))
+        table.add_row(_title(name), shown)
     console().print(table)
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
+
+
+def _filled(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fields that say something in at least one row."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [n for n in names if any(row.get(n) not in (None, "", [], {}) for row in rows)]

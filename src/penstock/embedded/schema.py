@@ -38,7 +38,7 @@ CREATE TABLE marks(
 
 CREATE TABLE documents(
   scope INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, label TEXT, body BLOB,
-  txn INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(scope, kind, key)) WITHOUT ROWID;
+  txn INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(scope, kind, key));
 CREATE INDEX documents_label ON documents(scope, kind, label, key) WHERE label IS NOT NULL;
 
 CREATE TABLE waiting(

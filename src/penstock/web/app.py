@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
@@ -169,12 +168,9 @@ class Front:
                 return
 
     async def start(self) -> None:
-        """Commit from now on. What exists now lives for good: the collector may forget it."""
+        """Commit from now on."""
         if self.committer is not None:
             self.committer.start(asyncio.get_running_loop())
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 1000)
 
     async def stop(self) -> None:
         """Refuse new writes, finish the groups at hand, end the threads."""

@@ -44,4 +44,5 @@ def _flow() -> Flow:
         commands=COMMANDS,
         importer="penstock.flows.orders.importer",
         workload="penstock.flows.orders.workload",
+        load="penstock.flows.orders.load",
     )

@@ -1,0 +1,356 @@
+"""A whole flow in one thread: workers, couriers, gate, gateways and a clock turned by hand.
+
+``Rig`` runs any Flow with its Catalog on one of two pairs. Without a home: memory log and
+in-memory stores, where every topic leaves by outbox and courier. With one: the embedded pair,
+where a service's topics are appended in its own commit. ``run`` turns everybody until nothing
+moves; time passes only in ``wait`` and in a slow call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.catalog.model import JOURNAL, Catalog, GatewayEntry
+from penstock.contracts.wire import Book
+from penstock.decision import IGNORE, Ref, Request, Service
+from penstock.embedded.file import File
+from penstock.engine.courier import Courier
+from penstock.engine.intake import Gate, Wanted
+from penstock.engine.slots import NoSlots, Slots
+from penstock.engine.unit import Unit, unit_of
+from penstock.engine.worker import Worker
+from penstock.event import Message, Record, root_id
+from penstock.flow import Call, Flow, Intake, Reply, Row, Scan
+from penstock.log.embedded import EmbeddedLog
+from penstock.log.memory import MemoryLog
+from penstock.ports import Gateway, Log, Ok, Outcome, Refused, TopicSpec, Unavailable, Unknown
+from penstock.ports import Request as Asked
+from penstock.store.sqlite import SqliteStore
+
+NOW = 1_767_600_000_000
+TURNS_MAX = 5000
+
+
+class HandClock:
+    """The ``Clock`` port, moved by hand."""
+
+    def __init__(self, now: int = NOW) -> None:
+        self._now = now
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, as far as it was moved."""
+        return self._now
+
+    def pass_(self, milliseconds: int) -> None:
+        """Let time go by."""
+        self._now += milliseconds
+
+
+class Scripted:
+    """A gateway that follows a script per key and keeps a ledger of what it did.
+
+    A step is ``ok``, ``refused``, ``unavailable``, ``unavailable:SECONDS`` (Retry-After),
+    ``unknown`` (done, but the answer is lost), ``lost`` (not done, no answer), ``crash`` (an
+    exception) or ``slow:MILLISECONDS``; where the script ends, all is ok. The same idempotency
+    key does a deed once and is answered alike ever after.
+    """
+
+    def __init__(
+        self, scripts: Mapping[str, Sequence[str]] | None = None, clock: HandClock | None = None
+    ) -> None:
+        self._scripts = {key: deque(steps) for key, steps in (scripts or {}).items()}
+        self._clock = clock or HandClock()
+        self.calls: list[Asked] = []
+        self.effects: dict[str, bytes] = {}
+        self.deeds: Counter[str] = Counter()
+
+    def call(self, request: Asked) -> Outcome:
+        """Play the next step of the request's key."""
+        self.calls.append(request)
+        script = self._scripts.get(request.key)
+        step, _, number = (script.popleft() if script else "ok").partition(":")
+        if step == "crash":
+            raise ConnectionError("the line went dead")
+        if step == "unavailable":
+            return Unavailable("closed for lunch", float(number) if number else None)
+        if step == "lost":
+            return Unknown("no answer")
+        if step == "refused":
+            return Refused("not for you", b'{"refused":true}')
+        if step == "slow":
+            self._clock.pass_(int(number))
+        done = self._do(request)
+        return Unknown("the answer was lost") if step == "unknown" else done
+
+    def _do(self, request: Asked) -> Ok:
+        key = request.idempotency_key
+        if key not in self.effects:
+            self.deeds[key] += 1
+            self.effects[key] = b'{"number":%d}' % (len(self.effects) + 1)
+        return Ok(self.effects[key])
+
+    def keys(self) -> list[str]:
+        """The keys that were called, in order."""
+        return [call.key for call in self.calls]
+
+
+def scripted(settings: Mapping[str, Any]) -> Scripted:
+    """The factory that a catalog names."""
+    return Scripted(settings.get("scripts"))
+
+
+class HandPool:
+    """The courier's ``Pool``: calls rest until ``work`` runs them, the latest first if asked."""
+
+    def __init__(self) -> None:
+        self.resting: list[tuple[str, Callable[[], None]]] = []
+        self.most = 0
+
+    def submit(self, gateway: str, work: Callable[[], None]) -> None:
+        """Keep a call for later."""
+        self.resting.append((gateway, work))
+        self.most = max(self.most, len(self.resting))
+
+    def work(self, count: int | None = None, *, latest_first: bool = False) -> int:
+        """Run resting calls; returns how many."""
+        chosen = self.resting[:count] if count is not None else self.resting[:]
+        del self.resting[: len(chosen)]
+        for _, call in reversed(chosen) if latest_first else chosen:
+            call()
+        return len(chosen)
+
+
+def specs_of(catalog: Catalog) -> list[TopicSpec]:
+    """Every topic of the catalog as a log must know it."""
+    return [
+        TopicSpec(
+            name=t.name, partitions=t.partitions,
+            owner_file=JOURNAL if t.name == JOURNAL else t.producer,
+            retention_seconds=t.retention_seconds, retention_bytes=t.retention_bytes,
+        )
+        for t in catalog.topics.values()
+    ]
+
+
+class Rig:
+    """A flow with everything that runs it; see the module."""
+
+    def __init__(
+        self, flow: Flow, catalog: Catalog, home: Path | None = None,
+        gateways: Mapping[str, Gateway] | None = None, clock: HandClock | None = None,
+        shared: Iterable[str] = (),
+    ) -> None:
+        self.flow, self.catalog, self.home = flow, catalog, home
+        self.clock, self.book = clock or HandClock(), Book(flow.contracts)
+        self._shared = frozenset({JOURNAL, *shared})
+        self.gateways: dict[str, Gateway] = {n: Scripted() for n in catalog.gateways}
+        self.gateways |= dict(gateways or {})
+        self.log: Log = self.new_log()
+        self.log.ensure(specs_of(catalog))
+        self.stores: dict[str, SqliteStore] = {}
+        self.workers: dict[str, Worker] = {}
+        self.couriers: dict[str, Courier] = {}
+        self.pools: dict[str, HandPool] = {}
+        self._appended: Counter[tuple[str, str]] = Counter()
+        self.units = {s.name: unit_of(s, catalog, self.book) for s in self._services()}
+        for name in self.units:
+            self.stores[name] = self.new_store(name)
+            self.start(name)
+        self.gate = self._gate() if flow.door else None
+
+    # Parts -------------------------------------------------------------------------------------
+
+    def _services(self) -> list[Service]:
+        """The flow's, and the door as a service that decides nothing: it may need a courier."""
+        found = list(self.flow.services)
+        if self.flow.door:
+            found.append(
+                Service(
+                    name=self.flow.door, kind="", states=self.flow.door_states, reads={},
+                    decide=lambda states, event, context: IGNORE,
+                )
+            )
+        return found
+
+    def new_log(self) -> Log:
+        """A log of one's own on the same topics (the memory log is one for all)."""
+        if self.home is None:
+            return MemoryLog()
+        return EmbeddedLog(self.home, specs_of(self.catalog), self._shared)
+
+    def own_topics(self, service: str) -> list[str]:
+        """The topics that the service alone produces."""
+        topics = self.catalog.topics.values()
+        return [t.name for t in topics if t.producer == service and t.name != JOURNAL]
+
+    def new_store(self, service: str) -> SqliteStore:
+        """The service's store on a connection of its own; in memory there is one."""
+        if self.home is None:
+            return self.stores.get(service) or SqliteStore(File(None), service)
+        file = File(self.home / f"{service}.db", shared=service in self._shared)
+        return SqliteStore(file, service, direct=self.own_topics(service))
+
+    def new_worker(self, service: str, slots: Slots | None = None) -> Worker:
+        """One more member of a service, with a store of its own."""
+        unit = self.units[service]
+        log = self.log if self.home is None else self.new_log()
+        return Worker(unit, log, self.new_store(service), slots or NoSlots(unit.lanes))
+
+    def new_courier(self, service: str, pool: HandPool) -> Courier:
+        """A courier of a service: of its gateways, and of the topics its store does not append."""
+        unit = self.units[service]
+        found: dict[str, tuple[GatewayEntry, Gateway]] = {
+            name: (self.catalog.gateways[name], self.gateways[name])
+            for name in unit.entry.asks if name in self.catalog.gateways
+        }
+        written = {*unit.entry.writes, unit.answers, unit.dead} & self.catalog.topics.keys()
+        carried = sorted(written - set(self.stores[service].direct))
+        return Courier(unit, self.log, self.stores[service], found, pool, carried)
+
+    def start(self, service: str) -> None:
+        """Start a service's worker and courier from what is stored, as after a crash."""
+        old = self.workers.pop(service, None)
+        if old is not None:
+            old.leave()
+        unit = self.units[service]
+        if unit.reads:
+            slots = NoSlots(unit.lanes)
+            self.workers[service] = Worker(unit, self.log, self.stores[service], slots)
+        self.pools[service] = HandPool()
+        self.couriers[service] = self.new_courier(service, self.pools[service])
+
+    def _gate(self) -> Gate:
+        flow = self.flow
+        return Gate(
+            flow.door, flow.door_states, flow.door_labels, self.book, self.stores[flow.door],
+            self.clock,
+        )
+
+    def close(self) -> None:
+        """Leave every group."""
+        for worker in self.workers.values():
+            worker.leave()
+
+    # Time and turns ----------------------------------------------------------------------------
+
+    def turn(self) -> int:
+        """One step of everybody; returns how much moved."""
+        now, moved = self.clock.now(), 0
+        if self.gate is not None:
+            moved += self.gate.step()
+        for worker in self.workers.values():
+            moved += worker.step(now).records
+        for name, courier in self.couriers.items():
+            carried = courier.step(now)
+            moved += carried.settled + carried.called + self.pools[name].work()
+        return moved
+
+    def run(self) -> Rig:
+        """Turn until nothing moves at this time."""
+        idle = 0
+        for _ in range(TURNS_MAX):
+            idle = 0 if self.turn() else idle + 1
+            if idle > 2:
+                return self
+        raise AssertionError("the flow does not come to rest")
+
+    def wait(self, milliseconds: int, times: int = 1) -> Rig:
+        """Let time pass and run, as often as said."""
+        for _ in range(times):
+            self.clock.pass_(milliseconds)
+            self.run()
+        return self
+
+    # In and out --------------------------------------------------------------------------------
+
+    def message(self, key: str, fact: Any, topic: str = "") -> Message:
+        """A sealed fact from outside, with an id of its own."""
+        self._appended[topic, key] += 1
+        type_, version, value = self.book.seal(fact)
+        now = self.clock.now()
+        id_ = root_id(now, topic, key, str(self._appended[topic, key]))
+        return Message(key, value, id_, type_, version, now, b"", "", "outside")
+
+    def append(self, topic: str, *facts: tuple[str, Any]) -> list[Message]:
+        """Append facts (key, value) as their producer would."""
+        messages = [self.message(key, fact, topic) for key, fact in facts]
+        self.log.append(topic, messages, self.clock.now())
+        return messages
+
+    def operate(self, type_: str, record: Record, service: str, reason: str = "because") -> None:
+        """An operator's request about a parked record, on the journal."""
+        wish = Request(
+            service=service, topic=record.topic, partition=record.partition,
+            offset=record.offset, key=record.message.key, reason=reason, actor="pat",
+        )
+        kind, version, value = self.book.seal_as(type_, wish)
+        self._appended[JOURNAL, type_] += 1
+        now = self.clock.now()
+        id_ = root_id(now, type_, str(self._appended[JOURNAL, type_]))
+        message = Message(wish.key, value, id_, kind, version, now, b"", "", "pat")
+        self.log.append(JOURNAL, [message], now)
+
+    def request(self, route: str, body: Any = None, **call: Any) -> Reply:
+        """One request at the door, decided in a group of its own."""
+        return self.requests(route, [Call(client="c", now=self.clock.now(), body=body, **call)])[0]
+
+    def requests(self, route: str, calls: Iterable[Call]) -> list[Reply]:
+        """Requests at the door as one group."""
+        assert self.gate is not None
+        intake = next(r.does for r in self.flow.routes if r.name == route)
+        assert isinstance(intake, Intake)
+        replies: list[Reply] = []
+        for call in calls:
+            refusal = self.gate.submit(Wanted(intake, call, replies.append))
+            assert refusal is None
+        self.gate.step()
+        return replies
+
+    def records(self, topic: str) -> list[Record]:
+        """Everything a topic holds, partition by partition."""
+        found = []
+        for partition, extent in enumerate(self.log.extent(topic)):
+            if extent.next > extent.first:
+                size = extent.next - extent.first
+                found += self.log.read(topic, partition, extent.first, size)
+        return found
+
+    def facts(self, topic: str) -> dict[str, list[Any]]:
+        """The opened facts of a topic by key, in order."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        for record in self.records(topic):
+            m = record.message
+            found[m.key].append(self.book.open(m.type, m.version, m.value))
+        return dict(found)
+
+    def types(self, topic: str, key: str) -> list[str]:
+        """The event types of one key, in order."""
+        return [r.message.type for r in self.records(topic) if r.message.key == key]
+
+    def states(self, service: str) -> dict[Ref, Any]:
+        """Every document of a service, decoded."""
+        types = self.units[service].service.states
+        found: dict[Ref, Any] = {}
+        for kind, type_ in types.items():
+            for row in self.rows(service, "documents", kind):
+                found[Ref(kind, row.key)] = msgspec.json.decode(row.body, type=type_)
+        return found
+
+    def rows(self, service: str, table: Any, kind: str = "") -> list[Row]:
+        """Rows of a scan, as many as there may be."""
+        what = Scan(service=service, table=table, kind=kind, limit=100_000)
+        return self.stores[service].scan(what)
+
+    def waiting(self, service: str) -> list[tuple[str, str, int]]:
+        """Waiting and parked records as (key, state, attempts), in the order of their places."""
+        rows = (row.body for row in self.rows(service, "waiting"))
+        return [(w.record.message.key, w.state, w.attempts) for w in rows]
+
+    def unit(self, service: str) -> Unit:
+        """A service ready to run."""
+        return self.units[service]

@@ -1,0 +1,32 @@
+"""A site served by the real server in a thread, on a port of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from penstock.web.serve import Server, listening, url_of
+from penstock.web.site import Site
+
+START_SECONDS_MAX = 20.0
+
+
+@contextmanager
+def live(site: Site) -> Iterator[httpx.Client]:
+    """A client of the site while it is served; on leaving, the server has drained."""
+    bound, ready = listening("127.0.0.1", 0), threading.Event()
+    server = Server(site, ready.set)
+    thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
+    thread.start()
+    assert ready.wait(START_SECONDS_MAX), "the server did not start"
+    with httpx.Client(base_url=url_of(bound), trust_env=False, timeout=20) as client:
+        try:
+            yield client
+        finally:
+            client.close()
+            server.should_exit = True
+            thread.join(START_SECONDS_MAX)
+    assert not thread.is_alive(), "the server did not drain"
