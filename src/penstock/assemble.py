@@ -93,6 +93,7 @@ def open_house(home: Path, catalog_path: Path | None = None) -> House:
         )
     catalog = load_catalog(catalog_path)
     flow = cast(Flow, resolve(catalog.flow))
+    verify(OWN, OWN_FOLDER)
     verify(flow.contracts, contracts_folder(catalog, catalog_path))
     book = Book(flow.contracts)
     return House(home=home, catalog=catalog, flow=flow, book=book, catalog_path=catalog_path)
@@ -285,7 +286,8 @@ def make_keeper(house: House, log: EmbeddedLog, store: SqliteStore, service: str
         return lambda topic: readers.positions(name, topic)
 
     followed = {t.name: [reading(r) for r in catalog.readers(t.name)] for t in topics}
-    return Keeper(log, store, topics, catalog.services[service].reads, followed)
+    reads = [s for s in specs(catalog) if s.name in catalog.services[service].reads]
+    return Keeper(log, store, topics, reads, followed)
 
 
 def make_runner(house: House, name: str, member: str = "") -> Runner:
@@ -314,6 +316,7 @@ def make_runner(house: House, name: str, member: str = "") -> Runner:
 def make_gate(house: House, wakes: Wakes) -> tuple[Gate, Keeper]:
     """The door's group commit, and the keeper that its committer thread runs when idle."""
     flow, store = house.flow, make_store(house, house.flow.door)
+    store.file.beat = open_beat(house.run / "web.beat")
     gate = Gate(
         flow.door, flow.door_states, flow.door_labels, house.book, store, WallClock(), wakes.tell
     )

@@ -257,9 +257,11 @@ class Store(Protocol):
     def scan(self, what: Scan) -> list[Row]:
         """Read for people and for recovery, bodies undecoded. Never blocks a writer."""
 
-    def prune(self, floors: Mapping[tuple[str, int], int], now: int) -> int:
+    def prune(
+        self, floors: Mapping[tuple[str, int], int], now: int, keep: frozenset[bytes] = frozenset()
+    ) -> int:
         """Record a checkpoint of all positions; drop marks and settled rows of transactions
-        that lie wholly before ``floors`` (first retained offsets). Bounded; returns rows."""
+        that lie wholly before ``floors``, but no mark in ``keep``. Bounded; returns rows."""
 
 
 class Request(Struct, frozen=True, kw_only=True, gc=False):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.catalog.implied import with_implied
@@ -159,7 +159,6 @@ CONTRACTS = (
     Contract(type="sum.told", version=1, model=Sum),
     Contract(type="noise.made", version=1, model=Noise),
 )
-RETRY = RetryPolicy(attempts=3, first_delay_seconds=1.0)
 
 
 def tally_catalog(
@@ -173,7 +172,7 @@ def tally_catalog(
     made = [topic("steps", "source"), topic("more", "source"), topic("sums", "tally")]
     told = {
         "handler": "x:Y", "reads": ("steps", "more"), "writes": ("sums",),
-        "asks": (*gateways, "clock"), "retry": RETRY, **entry,
+        "asks": (*gateways, "clock"), **entry,
     }
     return with_implied(
         Catalog(
@@ -196,10 +195,11 @@ def tally_rig(
     home: Path | None = None, orders: Orders | None = None, *,
     gateways: Mapping[str, tuple[Mapping[str, Any], Gateway]] | None = None,
     clock: HandClock | None = None, partitions: int = 4, shared: tuple[str, ...] = (),
-    service: Service | None = None, **entry: Any,
+    service: Service | None = None, attempts: int = 3, **entry: Any,
 ) -> Rig:
     """A rig with the service alone; ``entry`` changes its catalog entry."""
     told = gateways or {}
+    entry["retry"] = RetryPolicy(attempts=attempts, first_delay_seconds=1.0)
     entries = {name: changes for name, (changes, _) in told.items()}
     catalog = tally_catalog(entry, entries, partitions)
     flow = Flow(
@@ -221,8 +221,3 @@ def tally(rig: Rig, key: str) -> Tally:
     found = rig.states("tally")[Ref("tally", key)]
     assert isinstance(found, Tally)
     return found
-
-
-def raw(value: str) -> Raw:
-    """JSON as it came."""
-    return Raw(value.encode())

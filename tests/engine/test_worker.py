@@ -388,7 +388,7 @@ def test_a_service_that_fails_most_keys_stops_and_parks_nothing() -> None:
 def test_up_to_half_of_the_keys_may_fail() -> None:
     orders = Orders()
     orders.by_number[7] = raising(KeyError("x"))
-    rig = tally_rig(orders=orders, attempts=1, batch=2000)
+    rig = tally_rig(orders=orders, attempts=1, batch=2000, partitions=1)
     rig.append("steps", *((f"k{n}", Step(n=7 if n % 2 else 1)) for n in range(400)))
     rig.run()
     assert rig.workers["tally"].stopped == ""

@@ -222,3 +222,9 @@ def test_without_a_path_the_shipped_catalog_is_loaded() -> None:
     catalog: Catalog = load_catalog(None)
     assert catalog.flow.endswith(":FLOW")
     assert {s.name for s in catalog.services.values() if not s.handler} == {"door"}
+
+
+def test_a_file_full_of_errors_is_told_in_the_time_it_takes_to_read_it() -> None:
+    """Each unknown name is compared with some others, not with all: this would take minutes."""
+    tables = (f"[services.s{n}]\nowner = 'a{n}'\nreads = ['q{n}']\n" for n in range(3000))
+    assert len(errors_of(SOUND + "".join(tables))) == 3 * 3000

@@ -15,7 +15,9 @@ from tests.web.small import Library
 @pytest.fixture
 def library(home: Path) -> Library:
     """The small flow over an empty home."""
-    return Library(home)
+    folder = home / "library"
+    folder.mkdir()
+    return Library(folder)
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
-"""A site served by the real server in a thread, on a port of its own."""
+"""A site served by the real server: in a thread, or as the process that ``up`` starts."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -30,3 +34,16 @@ def live(site: Site) -> Iterator[httpx.Client]:
             server.should_exit = True
             thread.join(START_SECONDS_MAX)
     assert not thread.is_alive(), "the server did not drain"
+
+
+@contextmanager
+def shop(home: Path) -> Iterator[httpx.Client]:
+    """The flow that ships with penstock, served by ``penstock web`` in a process of its own."""
+    argv = (sys.executable, "-m", "penstock", "--home", str(home), "web", "--port", "0")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+            yield client
+        process.terminate()
+        assert process.wait(START_SECONDS_MAX) == 0

@@ -149,7 +149,8 @@ def _list(call: Call, found: Mapping[str, list[Row]]) -> Reply:
 
 
 def _table(call: Call, found: Mapping[str, list[Row]]) -> Table:
-    rows = tuple(((r.key, f"/ui/book/{r.key}"), r.body.title, r.body.touched) for r in found["book"])
+    books = [(row.key, row.body) for row in found["book"]]
+    rows = tuple(((key, f"/ui/book/{key}"), book.title, book.touched) for key, book in books)
     return Table(
         columns=("book", "title", "touched"), rows=rows,
         note="" if rows else "No books yet. Try: POST /books.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from string import Formatter
 
 from penstock.catalog.flaw import Flaw, Keys, near, shown
@@ -46,18 +46,16 @@ def check(catalog: Catalog) -> list[Flaw]:
     return [flaw for rule in RULES for flaw in rule(catalog)]
 
 
-def _known(path: Keys, name: str, known: Iterable[str], what: str) -> Flaws:
-    choices = tuple(known)
-    if name not in choices:
-        yield Flaw(path, f"there is no {what} {shown(name)}.", near(name, choices))
+def _known(path: Keys, name: str, known: Collection[str], what: str) -> Flaws:
+    if name not in known:
+        yield Flaw(path, f"there is no {what} {shown(name)}.", near(name, known))
 
 
-def _all_known(path: Keys, names: Iterable[str], known: Iterable[str], what: str) -> Flaws:
-    choices = tuple(known)
+def _all_known(path: Keys, names: Iterable[str], known: Collection[str], what: str) -> Flaws:
     seen: set[str] = set()
     for number, name in enumerate(names):
         here = (*path, str(number))
-        yield from _known(here, name, choices, what)
+        yield from _known(here, name, known, what)
         if name in seen:
             yield Flaw(here, f"{shown(name)} is there twice.", "Keep one.")
         seen.add(name)
@@ -162,8 +160,8 @@ def producers_write(c: Catalog) -> Flaws:
     for name, topic in c.topics.items():
         entry = c.services.get(topic.producer)
         if entry and name not in (*entry.writes, *_own(entry.name)):
-            hint = f"List it there, or name its producer; {_writers(c, name)}."
             text = f"{entry.name} does not list {name} under writes."
+            hint = "List it there, or name the service that does."
             yield Flaw(("topics", name, "producer"), text, hint)
     for service in c.services.values():
         for number, name in enumerate(service.writes):
@@ -182,11 +180,6 @@ def _writes_its_own(c: Catalog, service: ServiceEntry, name: str, number: int) -
 
 def _own(service: str) -> tuple[str, str]:
     return answers_of(service), dead_of(service)
-
-
-def _writers(c: Catalog, topic: str) -> str:
-    found = [s.name for s in c.services.values() if topic in s.writes]
-    return f"{', '.join(found) or 'no service'} lists it"
 
 
 def own_topics_are_own(c: Catalog) -> Flaws:
@@ -218,11 +211,12 @@ def retention_keeps_something(c: Catalog) -> Flaws:
 
 def services_name_what_exists(c: Catalog) -> Flaws:
     """Reads and writes are topics, asks are gateways or the clock."""
+    gateways = {*c.gateways, CLOCK}
     for name, s in c.services.items():
         path = ("services", name)
         yield from _all_known((*path, "reads"), s.reads, c.topics, "topic")
         yield from _all_known((*path, "writes"), s.writes, c.topics, "topic")
-        yield from _all_known((*path, "asks"), s.asks, (*c.gateways, CLOCK), "gateway")
+        yield from _all_known((*path, "asks"), s.asks, gateways, "gateway")
 
 
 def lanes_are_equal(c: Catalog) -> Flaws:
@@ -315,7 +309,7 @@ def buffers_outlast_timeouts(c: Catalog) -> Flaws:
 def placeholders_are_filled(c: Catalog) -> Flaws:
     """A ``{word}`` in a gateway's settings is one that some sandbox sets."""
     boxes = [g.sandbox for g in c.gateways.values() if g.sandbox]
-    given = [name for box in boxes for name in box.sets]
+    given = {name for box in boxes for name in box.sets}
     for name, gateway in c.gateways.items():
         texts = {k: v for k, v in gateway.settings.items() if isinstance(v, str)}
         yield from _filled(("gateways", name, "settings"), texts, given)
@@ -324,7 +318,7 @@ def placeholders_are_filled(c: Catalog) -> Flaws:
             yield from _filled(path, gateway.sandbox.sets, SANDBOX_GIVES)
 
 
-def _filled(path: Keys, texts: Mapping[str, str], given: Iterable[str]) -> Flaws:
+def _filled(path: Keys, texts: Mapping[str, str], given: Collection[str]) -> Flaws:
     for key, text in texts.items():
         try:
             words = [w for _, w, _, _ in Formatter().parse(text) if w is not None]

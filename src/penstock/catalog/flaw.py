@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
 
 from msgspec import Struct
 
@@ -12,6 +13,7 @@ Keys = tuple[str, ...]  # the path of a key: tables, then the key, then an index
 
 SHOWN_CHARS_MAX = 60
 CHOICES_SHOWN_MAX = 12
+CHOICES_MAX = 200  # looked at for a near one: a huge file full of errors must not take forever
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -25,13 +27,14 @@ class Flaw(Struct, frozen=True):
 
 def meant(name: str, choices: Iterable[str]) -> str:
     """A hint: the choice that was probably meant; empty where none is near."""
-    close = get_close_matches(name[:SHOWN_CHARS_MAX], sorted(set(choices)), 1)
+    looked_at = sorted(set(islice(choices, CHOICES_MAX)))
+    close = get_close_matches(name[:SHOWN_CHARS_MAX], looked_at, 1)
     return f"Did you mean {close[0]}?" if close else ""
 
 
 def near(name: str, choices: Iterable[str], what: str = "Known") -> str:
     """A hint: the choice that was probably meant, else the choices there are."""
-    known = sorted(set(choices))
+    known = sorted(set(islice(choices, CHOICES_MAX)))
     if hint := meant(name, known):
         return hint
     if not known:

@@ -15,7 +15,7 @@ from penstock.catalog.check import check
 from penstock.catalog.flaw import Flaw, Keys, shown, spelled
 from penstock.catalog.implied import with_implied
 from penstock.catalog.model import Catalog
-from penstock.catalog.reading import read
+from penstock.catalog.reading import Reading, read
 from penstock.catalog.spots import spots
 from penstock.dotted import resolve
 from penstock.errors import CheckFailed, NotFound, Problem
@@ -97,15 +97,15 @@ def examine_bytes(raw: bytes, file: str) -> Examined:
     document, lines = _parsed(raw, file)
     reading = read(document)
     catalog = with_implied(reading.catalog)
-    flaws = [*reading.flaws]
-    flaws += [f for f in check(catalog) if _is_news(f, reading.catalog)]
-    told = [f for f in flaws if f in reading.flaws or not reading.is_spoilt(f.path)]
-    return Examined(file, place(told, file, lines), catalog, lines)
+    broken = [f for f in check(catalog) if _is_news(f, reading)]
+    return Examined(file, place([*reading.flaws, *broken], file, lines), catalog, lines)
 
 
-def _is_news(flaw: Flaw, declared: Catalog) -> bool:
-    """An implied topic is right where what it follows from is right."""
-    return flaw.path[0] != "topics" or flaw.path[1] in declared.topics
+def _is_news(flaw: Flaw, reading: Reading) -> bool:
+    """Not about what could not be read, nor about an implied topic: that one is right where what
+    it follows from is right."""
+    is_implied = flaw.path[0] == "topics" and flaw.path[1] not in reading.catalog.topics
+    return not is_implied and not reading.is_spoilt(flaw.path)
 
 
 def place(flaws: list[Flaw], file: str, lines: Mapping[Keys, int]) -> tuple[CatalogError, ...]:

@@ -18,7 +18,6 @@ from penstock import assemble
 from penstock.cli.output import moment, output_option, say, show_one, show_rows
 from penstock.decision import Request
 from penstock.errors import NotFound, Usage
-from penstock.event import Position
 from penstock.flow import Scan
 from penstock.limits import PAGE_ROWS_MAX
 from penstock.ports import Waiting
@@ -37,9 +36,10 @@ def parked(readers: assemble.Readers, service: str) -> Iterator[Waiting]:
     for state in ("parked", "aside"):
         after = ""
         while True:
-            page = readers.scan(
-                Scan(service=service, table="waiting", label=state, after=after, limit=PAGE_ROWS_MAX)
+            what = Scan(
+                service=service, table="waiting", label=state, after=after, limit=PAGE_ROWS_MAX
             )
+            page = readers.scan(what)
             yield from (row.body for row in page if state == "parked" or not row.body.due)
             if len(page) < PAGE_ROWS_MAX:
                 break
@@ -84,7 +84,9 @@ def list_(obj: dict[str, Any], service: str | None, output: str) -> None:
 
 def find(house: assemble.House, name: str) -> tuple[str, Waiting]:
     """A parked record by its name, or by its record's key when that is unambiguous."""
-    found = [(s, row) for s, row in _all(house) if name in (name_of(s, row), row.record.message.key)]
+    found = [
+        (s, row) for s, row in _all(house) if name in (name_of(s, row), row.record.message.key)
+    ]
     if not found:
         raise NotFound("no_dead_letter", f"nothing is parked as {name}.", "See: deadletters list")
     if len(found) > 1:
@@ -126,14 +128,19 @@ def _request(obj: dict[str, Any], verb: str, name: str, reason: str) -> None:
     if not (Path(house.run) / "up.json").exists():
         say(f"Requested; nothing runs in {house.home}, so it takes effect at the next start.")
         return
-    _await_taken(house, service, r.position, verb)
+    _await_taken(house, service, row, verb)
 
 
-def _await_taken(house: assemble.House, service: str, place: Position, verb: str) -> None:
+def _await_taken(house: assemble.House, service: str, before: Waiting, verb: str) -> None:
+    """Say what became of the request: a retry may be parked again before anybody looks."""
     readers, until = assemble.Readers(house), time.monotonic() + WAIT_SECONDS
     while time.monotonic() < until:
-        if all(row.record.position != place for row in parked(readers, service)):
+        now = [w for w in parked(readers, service) if w.record.position == before.record.position]
+        if not now:
             say("Discarded." if verb == "discard" else "Taken for a retry.")
+            return
+        if now[0].errors != before.errors:
+            say(f"Tried again, and parked again: {now[0].errors[-1][1]}")
             return
         time.sleep(0.1)
     say(f"Requested; {service} has not taken it yet. See: penstock status")

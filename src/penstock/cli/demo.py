@@ -16,6 +16,7 @@ import httpx
 from rich.table import Table
 
 from penstock import assemble
+from penstock.cli.importing import supply
 from penstock.cli.output import console, say
 from penstock.cli.remote import client
 from penstock.cli.up import Up, show_where
@@ -65,15 +66,15 @@ class Traffic:
         package, name = self._plan.SAMPLE
         sample = importlib.resources.files(package).joinpath(name).read_bytes()
         self._work = self._plan.workload(sample)
-        self._running = running
+        self._running, self._importer = running, house.flow.importer
         self._http = client(running.url, name=self._plan.CLIENT)
         self._arranged: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
         """Send everything, wait for every end, and sum up."""
         began = time.monotonic()
-        for request in self._work.stock:
-            self._post(request.path, request.key, request.body)
+        # Topics race: an order must not overtake the stock it is to find.
+        supply(importlib.import_module(self._importer), self._work.stock, self._running.url)
         for n, step in enumerate(self._work.steps, 1):
             if self._running.stopping.is_set():
                 break
@@ -162,7 +163,9 @@ def _show(summary: dict[str, Any], output: str) -> None:
         table.add_row(state, str(n))
     out = console()
     out.print(table)
-    arranged = Table("what was arranged", "end", title="Arranged ends", box=None, title_justify="left")
+    arranged = Table(
+        "what was arranged", "end", title="Arranged ends", box=None, title_justify="left"
+    )
     for one in summary["arranged"]:
         arranged.add_row(one["arranged"], one["state"])
     out.print(arranged)

@@ -72,7 +72,9 @@ def tail(
     found = extents(log, topic)
     if not found:
         raise NotFound("no_records", f"{topic} has no file under {house.home} yet.")
-    starts = {p: e.first if from_start else max(e.first, e.next - last) for p, e in enumerate(found)}
+    starts = {
+        p: e.first if from_start else max(e.first, e.next - last) for p, e in enumerate(found)
+    }
     held: list[dict[str, Any]] = []
     for record in _follow(log, topic, starts, not no_follow):
         if key is not None and record.message.key != key:

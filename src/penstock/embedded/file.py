@@ -162,10 +162,10 @@ class File:
         """
         if self._turnstile:
             self._turnstile.enter()
+        if self.beat is not None:
+            self.beat[1] = time.monotonic_ns()  # whoever stops from here on blocks others
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
-            if self.beat is not None:
-                self.beat[1] = time.monotonic_ns()
             try:
                 yield
                 self._cursor.execute("COMMIT")

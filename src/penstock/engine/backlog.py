@@ -6,21 +6,21 @@ holds; a worker that loses the lane forgets it and the next owner reads the rows
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from operator import attrgetter
+from collections.abc import Iterable, Iterator, KeysView
+from itertools import islice
 
 from penstock.event import Position, Record
 from penstock.ports import Waiting
 
 Held = tuple[str, str]  # topic and key
-_OFFSET = attrgetter("record.offset")
 
 
 class Backlog:
     """Held keys with their records in offset order, and records parked aside."""
 
     def __init__(self) -> None:
-        self._keys: dict[Held, list[Waiting]] = {}
+        # Of each key by offset, in order: a dict, for a hot key may have thousands.
+        self._keys: dict[Held, dict[int, Waiting]] = {}
         self._aside: dict[Position, Waiting] = {}
         self._places: dict[Position, Waiting] = {}
         self._count: dict[int, int] = {}
@@ -30,14 +30,14 @@ class Backlog:
         return sum(self._count.values())
 
     @property
-    def held(self) -> dict[Held, list[Waiting]]:
-        """Every held (topic, key) with its records; not to be changed by the caller."""
-        return self._keys
+    def held(self) -> KeysView[Held]:
+        """Every held (topic, key)."""
+        return self._keys.keys()
 
     @property
     def parked(self) -> int:
         """Parked records, aside ones included."""
-        heads = sum(1 for queue in self._keys.values() if queue[0].state == "parked")
+        heads = sum(1 for head in self._heads() if head.state == "parked")
         return heads + sum(1 for w in self._aside.values() if not w.due)
 
     @property
@@ -56,18 +56,32 @@ class Backlog:
     def put(self, rows: Iterable[Waiting]) -> None:
         """Add or replace rows by their record's place."""
         for w in rows:
-            self.drop([w.record])
             lane = w.record.partition
-            self._count[lane] = self._count.get(lane, 0) + 1
+            known = self._places.get(w.record.position)
+            if known is not None and (known.state == "aside") != (w.state == "aside"):
+                self.drop([w.record])
+                known = None
+            if known is None:
+                self._count[lane] = self._count.get(lane, 0) + 1
             self._places[w.record.position] = w
+            self._deadly.pop(w.record.position, None)
             if w.deaths:
                 self._deadly[w.record.position] = w
             if w.state == "aside":
                 self._aside[w.record.position] = w
             else:
-                queue = self._keys.setdefault((w.record.topic, w.record.message.key), [])
-                queue.append(w)
-                queue.sort(key=_OFFSET)
+                self._put_held(w)
+
+    def _put_held(self, w: Waiting) -> None:
+        held, offset = (w.record.topic, w.record.message.key), w.record.offset
+        queue = self._keys.setdefault(held, {})
+        out_of_place = offset not in queue and queue and offset < next(reversed(queue))
+        queue[offset] = w
+        if out_of_place:
+            self._keys[held] = dict(sorted(queue.items()))
+
+    def _heads(self) -> Iterator[Waiting]:
+        return (next(iter(queue.values())) for queue in self._keys.values())
 
     def drop(self, records: Iterable[Record]) -> None:
         """Remove the rows of records; absent ones are no matter."""
@@ -81,16 +95,16 @@ class Backlog:
 
     def _drop_held(self, record: Record) -> None:
         held = record.topic, record.message.key
-        left = [w for w in self._keys[held] if w.record.offset != record.offset]
-        if left:
-            self._keys[held] = left
-        else:
+        queue = self._keys[held]
+        del queue[record.offset]
+        if not queue:
             del self._keys[held]
 
     def forget(self, lane: int) -> None:
         """Drop the picture of a lane that is no longer owned."""
         self._keys = {
-            held: queue for held, queue in self._keys.items() if queue[0].record.partition != lane
+            held: queue for held, queue in self._keys.items()
+            if next(iter(queue.values())).record.partition != lane
         }
         self._aside = {p: w for p, w in self._aside.items() if p.partition != lane}
         self._places = {p: w for p, w in self._places.items() if p.partition != lane}
@@ -102,8 +116,9 @@ class Backlog:
         for queue in list(self._keys.values()):
             if limit <= 0:
                 return
-            if queue[0].state == "waiting" and queue[0].due <= now:
-                yield queue[:limit]
+            head = next(iter(queue.values()))
+            if head.state == "waiting" and head.due <= now:
+                yield list(islice(queue.values(), limit))
                 limit -= len(queue)
         for w in list(self._aside.values()):
             if 0 < w.due <= now and limit > 0:
@@ -112,6 +127,6 @@ class Backlog:
 
     def next_due(self) -> int | None:
         """When the earliest waiting head may be tried (ms)."""
-        heads = [q[0].due for q in self._keys.values() if q[0].state == "waiting"]
+        heads = [head.due for head in self._heads() if head.state == "waiting"]
         heads += [w.due for w in self._aside.values() if w.due]
         return min(heads, default=None)

@@ -98,6 +98,11 @@ class Courier:
             carried |= {topic} if rows else set()
         called = self._call_gateways(now)
         settled += self._collect(now) if called else []
+        for desk in self.desks.values():
+            settled += [
+                self._closed(row, "expired", b"null", desk.last_error, row.attempts, now)
+                for row in desk.overdue(now)
+            ]
         return self._settle(settled, called, carried, now)
 
     def _forget(self) -> None:

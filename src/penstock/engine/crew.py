@@ -17,11 +17,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from msgspec import Struct
 
+from penstock.engine.cuts import MEMBER_VARIABLE
 from penstock.errors import Problem
 from penstock.limits import DRAIN_SECONDS_MAX, TRANSACTION_SECONDS_MAX
 
@@ -30,6 +32,7 @@ RESTART_FIRST_SECONDS = 0.1
 RESTART_SECONDS_MAX = 10.0
 BURY_SECONDS = 5.0
 STEADY_SECONDS = 20.0  # alive this long, and the next restart is quick again
+TRANSACTION_VARIABLE = "PENSTOCK_TRANSACTION_SECONDS"  # another bound than the usual one
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -69,6 +72,9 @@ class Crew:
         self._logs, self._say = log_folder, say
         self.members: dict[str, Running] = {}
         self._selector = selectors.DefaultSelector()
+        self._stuck_seconds = float(
+            os.environ.get(TRANSACTION_VARIABLE) or TRANSACTION_SECONDS_MAX
+        )
         log_folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, members: Sequence[Member]) -> None:
@@ -82,12 +88,15 @@ class Crew:
 
     def _spawn(self, running: Running) -> None:
         member = running.member
+        if member.beat is not None:
+            # A killed process leaves its last words: its successor is not to be judged by them.
+            member.beat.unlink(missing_ok=True)
         with open(self._logs / f"{member.name}.log", "ab") as log:
             # A group of its own: Ctrl-C reaches the crew alone, which then drains in order.
             running.process = subprocess.Popen(
                 member.argv, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL,
-                env={**os.environ, **member.env}, start_new_session=True,
-                preexec_fn=_die_with_parent,
+                env={**os.environ, MEMBER_VARIABLE: member.name, **member.env},
+                start_new_session=True, preexec_fn=partial(_die_with_parent, os.getpid()),
             )
         running.ready, running.started_at = None, time.monotonic()
         assert running.process.stdout is not None
@@ -141,7 +150,7 @@ class Crew:
                 running.ready = json.loads(line)
         if now - running.started_at > STEADY_SECONDS:
             running.pause_seconds = RESTART_FIRST_SECONDS
-        if _stuck_in_transaction(running.member.beat):
+        if _stuck_in_transaction(running.member.beat, self._stuck_seconds):
             self._say(f"{running.member.name} is stuck inside a transaction; killing it")
             assert running.process is not None
             running.process.kill()
@@ -197,10 +206,12 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """In the child: drain when the crew dies, however it dies."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died between the fork and the line above
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def bury(state: Path, mark: str) -> None:
@@ -240,9 +251,9 @@ def open_beat(path: Path) -> memoryview:
     return words
 
 
-def _stuck_in_transaction(beat: Path | None) -> bool:
+def _stuck_in_transaction(beat: Path | None, bound_seconds: float) -> bool:
     if beat is None or not beat.exists():
         return False
     raw = beat.read_bytes()
     since = int.from_bytes(raw[8:16], "little")
-    return bool(since) and time.monotonic_ns() - since > TRANSACTION_SECONDS_MAX * 1e9
+    return bool(since) and time.monotonic_ns() - since > bound_seconds * 1e9

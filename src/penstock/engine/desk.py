@@ -126,6 +126,22 @@ class Desk:
         """The buffer policy ran out: the row will be closed without a definite outcome."""
         self._unsettled[row.id] = row.message.key
 
+    def overdue(self, now: int) -> list[Due]:
+        """Heads whose buffer ran out while the breaker is open, given up without a call: one
+        call at a time goes through, so most would wait for theirs long past their time."""
+        if self.failures_in_row < self.entry.breaker.failures:
+            return []
+        bound = now - int(self.entry.buffer_seconds * 1000)
+        busy = self._in_flight.keys() | self._unsettled.keys()
+        rows = [q[0] for q in self._queues.values() if q[0].made_at < bound]
+        rows = [row for row in rows if row.id not in busy]
+        for row in rows:
+            self._later.pop(row.message.key, None)
+            self.give_up(row)
+        given_up = {row.message.key for row in rows}
+        self._ready = deque(key for key in self._ready if key not in given_up)
+        return rows
+
     def later(self, row: Due, attempts: int, retry_at: int) -> None:
         """The head of its key waits for ``retry_at``; its successors wait behind it."""
         key = row.message.key

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from penstock.errors import StorageFull
+from penstock.catalog.model import JOURNAL
+from penstock.errors import OutsideLog, StorageFull
 from penstock.limits import OFFSET_MAX
-from penstock.ports import Log, Store, TopicSpec
+from penstock.ports import Extent, Log, Store, TopicSpec
 
+RESIDUE_MAX = 1024  # records of a partition, past their age, whose marks are kept by name
 FULL = "storage"  # the key of the alarm
 Reading = Callable[[str], Mapping[int, int] | None]
 
@@ -28,7 +30,7 @@ class Keeper:
         log: Log,
         store: Store | None,
         topics: Iterable[TopicSpec],
-        reads: Iterable[str],
+        reads: Iterable[TopicSpec],
         readers: Mapping[str, Iterable[Reading]],
         every_seconds: float = 30.0,
     ) -> None:
@@ -57,7 +59,7 @@ class Keeper:
     def _round(self, now: int) -> int:
         dropped = sum(self._retain(spec, now) for spec in self._topics if _bounded(spec))
         if self._store is not None:
-            dropped += self._store.prune(self._first_offsets(), now)
+            dropped += self._store.prune(*self._reach(now))
         return dropped
 
     def _retain(self, spec: TopicSpec, now: int) -> int:
@@ -83,12 +85,36 @@ class Keeper:
                 "its records are kept"
             )
 
-    def _first_offsets(self) -> dict[tuple[str, int], int]:
-        return {
-            (topic, p): extent.first
-            for topic in self._reads
-            for p, extent in enumerate(self._log.extent(topic))
-        }
+    def _reach(self, now: int) -> tuple[dict[tuple[str, int], int], int, frozenset[bytes]]:
+        """What marks must reach: the first offset of each partition that is within its age, and
+        the ids of older records that lie there still. Those are few (a quiet partition keeps its
+        newest row, the journal its requests) and would else keep every mark since for ever."""
+        floors: dict[tuple[str, int], int] = {}
+        keep: set[bytes] = set()
+        for spec in self._reads:
+            young = self._young(spec, now)
+            for p, held in enumerate(self._log.extent(spec.name)):
+                ids = self._ids(spec.name, p, held.first, young[p].first if young else 0)
+                floors[spec.name, p] = held.first + len(ids)
+                keep.update(ids)
+        return floors, now, frozenset(keep)
+
+    def _young(self, spec: TopicSpec, now: int) -> list[Extent]:
+        if spec.name == JOURNAL:
+            return [Extent(held.next, held.next) for held in self._log.extent(spec.name)]
+        if spec.retention_seconds is None:
+            return []
+        return self._log.extent(spec.name, int(now - spec.retention_seconds * 1000))
+
+    def _ids(self, topic: str, partition: int, first: int, end: int) -> list[bytes]:
+        """The ids of a partition's residue; none where it is no mere residue."""
+        if not 0 < end - first <= RESIDUE_MAX:
+            return []
+        try:
+            records = self._log.read(topic, partition, first, end - first)
+        except OutsideLog:
+            return []  # its own keeper dropped them just now
+        return [record.message.id for record in records[: end - first]]
 
 
 def _bounded(spec: TopicSpec) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -131,7 +132,8 @@ class Runner:
         if self._status is None or (not force and time.monotonic() < self._status_at):
             return
         self._status_at = time.monotonic() + STATUS_SECONDS
-        write_whole(self._status, self.status())
+        with contextlib.suppress(OSError):  # on a full disk we lose sight of it, not the work
+            write_whole(self._status, self.status())
 
     def status(self) -> dict[str, Any]:
         """What this process would say of itself."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import apsw
+
 from penstock.embedded.file import File
 
 PRUNE_ROWS_MAX = 5000
@@ -18,14 +20,17 @@ CHECKPOINTS_MAX = 2000
 _TRANSACTIONS = "SELECT max(txn) FROM owners WHERE scope = ?"
 
 
-def prune(file: File, scope: int, floors: Mapping[tuple[str, int], int], now: int) -> int:
-    """One bounded round; returns the rows dropped. ``floors``: first retained offsets."""
+def prune(
+    file: File, scope: int, floors: Mapping[tuple[str, int], int], now: int, keep: frozenset[bytes]
+) -> int:
+    """One bounded round; returns the rows dropped. ``floors``: the first offsets that matter;
+    ``keep``: marks of older records that a log holds still."""
     with file.write():
         horizon = _horizon(file, scope, floors)
         _checkpoint(file, scope, now)
         if horizon is None:
             return 0
-        return _drop(file, scope, horizon)
+        return _drop(file, scope, horizon, keep)
 
 
 def _checkpoint(file: File, scope: int, now: int) -> None:
@@ -66,15 +71,15 @@ def _horizon(
     return None
 
 
-def _drop(file: File, scope: int, horizon: tuple[int, int]) -> int:
+def _drop(file: File, scope: int, horizon: tuple[int, int], keep: frozenset[bytes]) -> int:
     txn, at = horizon
     # Ids begin with the root's append time, which is never later than the handling: everything
     # marked up to the checkpoint sorts before its time, so this reads from the front only.
     before = file.db.total_changes()
     file.run(
         "DELETE FROM marks WHERE scope = ?1 AND id IN (SELECT id FROM marks WHERE scope = ?1"
-        " AND id < ?2 AND txn <= ?3 ORDER BY id LIMIT ?4)",
-        (scope, (at + 1).to_bytes(6, "big"), txn, PRUNE_ROWS_MAX),
+        " AND id < ?2 AND txn <= ?3 AND id NOT IN carray(?5) ORDER BY id LIMIT ?4)",
+        (scope, (at + 1).to_bytes(6, "big"), txn, PRUNE_ROWS_MAX, apsw.carray(tuple(keep) or (b"",))),
     )
     # The newest outbox row stays, so that its id is never given again.
     file.run(

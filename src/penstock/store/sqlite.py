@@ -241,9 +241,11 @@ class SqliteStore:
             self.scope = self._scope()
         return _SCANS[what.table](self.file, self.scope, what)
 
-    def prune(self, floors: Mapping[tuple[str, int], int], now: int) -> int:
-        """Checkpoint, and drop what lies wholly before ``floors``."""
-        return prune(self.file, self.scope, floors, now)
+    def prune(
+        self, floors: Mapping[tuple[str, int], int], now: int, keep: frozenset[bytes] = frozenset()
+    ) -> int:
+        """Checkpoint, and drop what lies wholly before ``floors``, but no mark in ``keep``."""
+        return prune(self.file, self.scope, floors, now, keep)
 
 
 def _closing(r: Settled, now: int, txn: int) -> tuple[Any, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import signal
 import socket
+import sys
 from collections.abc import Callable
 
 import uvicorn
@@ -65,6 +67,9 @@ def url_of(bound: socket.socket) -> str:
 def serve(site: Site, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was begun. Raises ``Conflict``."""
     bound = listening(host, port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again when it has drained: that is a clean end.
+        signal.signal(number, lambda *_: sys.exit(0))
 
     def started() -> None:
         settle()

@@ -26,6 +26,7 @@ from penstock.ports import Gateway, Ok, Outcome, Request
 SKUS = 5000
 PIECES = 1_000_000
 STOCK_ROUTE, ORDER_ROUTE, ECHO_ROUTE = "load_stock", "place_order", "carrier_webhook"
+LIST_ROUTE, LIST_FIELD = "list_orders", "orders"
 ECHO_TOPIC, END_TOPIC = "shipments", "order_states"
 ENDS = frozenset({"order.completed", "order.rejected", "order.cancelled"})
 _STATES = {"authorise": "authorised", "capture": "captured", "void": "voided"}
