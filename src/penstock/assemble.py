@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +21,10 @@ import msgspec
 from msgspec import Struct
 
 from penstock import __version__
-from penstock.catalog.load import load_catalog
+from penstock.catalog.load import BadCatalog, load_catalog
 from penstock.catalog.model import JOURNAL, Catalog, GatewayEntry
-from penstock.contracts.snapshot import verify
+from penstock.contracts.own import OWN
+from penstock.contracts.snapshot import OWN_FOLDER, verify
 from penstock.contracts.wire import Book
 from penstock.decision import Request
 from penstock.dotted import resolve
@@ -37,10 +38,11 @@ from penstock.engine.slots import Slots
 from penstock.engine.unit import unit_of
 from penstock.engine.wakes import Wakes, run_folder
 from penstock.engine.worker import Worker
-from penstock.errors import Conflict, NotFound, Problem
+from penstock.errors import Conflict, NotFound, Problem, Usage
 from penstock.event import Message, root_id
 from penstock.flow import Flow, Row, Scan
 from penstock.log.embedded import EmbeddedLog
+from penstock.log.memory import MemoryLog
 from penstock.ports import Gateway, TopicSpec
 from penstock.store.sqlite import SqliteStore
 from penstock.web.site import Site
@@ -91,12 +93,20 @@ def open_house(home: Path, catalog_path: Path | None = None) -> House:
             "sqlite_unsafe", f"SQLite {version} can lose data in WAL mode (the WAL-reset race).",
             "Install apsw 3.51.3 or newer: pip install -U apsw",
         )
-    catalog = load_catalog(catalog_path)
+    catalog = _declared(catalog_path)
     flow = cast(Flow, resolve(catalog.flow))
     verify(OWN, OWN_FOLDER)
     verify(flow.contracts, contracts_folder(catalog, catalog_path))
     book = Book(flow.contracts)
     return House(home=home, catalog=catalog, flow=flow, book=book, catalog_path=catalog_path)
+
+
+def _declared(catalog_path: Path | None) -> Catalog:
+    """The catalog; a broken one is wrong input to whoever wants to start with it."""
+    try:
+        return load_catalog(catalog_path)
+    except BadCatalog as bad:
+        raise Usage(bad.code, bad.message, bad.fix) from None
 
 
 def prepare(house: House) -> None:
@@ -187,6 +197,26 @@ def make_store(house: House, service: str, *, readonly: bool = False) -> SqliteS
     shared = service in shared_files(house.catalog)
     file = File(path, readonly=readonly, shared=shared)
     return SqliteStore(file, service, direct=own_topics(house.catalog, service))
+
+
+def store_at(path: Path, service: str) -> SqliteStore:
+    """A store alone in a file, without topics."""
+    return SqliteStore(File(path), service)
+
+
+def make_memory_log(house: House) -> MemoryLog:
+    """The memory log with the house's topics; its store is ``make_memory_store``."""
+    return MemoryLog(specs(house.catalog))
+
+
+def make_memory_store(house: House, service: str, *, direct: bool = True) -> SqliteStore:
+    """A store that no disk ever sees: with its own topics inside, or (for the memory log)
+    with every topic reached by outbox and courier."""
+    topics = own_topics(house.catalog, service) if direct else []
+    file = File(None)
+    for topic in topics:
+        file.ensure_topic(topic, house.catalog.topics[topic].partitions)
+    return SqliteStore(file, service, direct=topics)
 
 
 class Readers:

@@ -16,14 +16,13 @@ from tests.crash.books import SERVICES, Books, Fact
 
 FINAL = {"order.completed": "completed", "order.cancelled": "cancelled",
          "order.rejected": "rejected"}  # fmt: skip
-# What a type may come after, within one order and topic.
+# What a type may come after, within one order and topic. (A scan may overtake the label's answer.)
 AFTER = {
     "order.processing": {"order.received"},
     "order.shipped": {"order.confirmed"},
     "order.completed": {"order.confirmed"},
     "payment.captured": {"payment.authorised"},
     "payment.refunded": {"payment.captured"},
-    "shipment.dispatched": {"shipment.labelled"},
     "shipment.delivered": {"shipment.dispatched"},
     "inventory.consumed": {"inventory.reserved"},
     "inventory.released": {"inventory.reserved"},

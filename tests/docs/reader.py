@@ -41,10 +41,11 @@ MASKS = (
     (re.compile(r"\bpid \d+"), "pid <n>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "<address>"),
     (re.compile(r"^(order|inventory|payment|shipping|notify)(\s+)\d+\b", re.MULTILINE), r"\1\2<n>"),
+    (re.compile(r"\b\d@\d+"), "<place>"),
     (re.compile(r"cli:\w+"), "cli:<user>"),
     (re.compile(r"\d+\.\d+ (s|ms|GB)\b"), r"<n> \1"),
 )
-_CURL = "exec {python} -m tests.docs.curl \"$@\"\n"
+_CURL = 'exec {python} -m tests.docs.curl "$@"\n'
 _SALES = """Beleg;Artikel;Text;Menge;Datum;Preis;Land
 B1;KANNE;Teekanne;2;05.01.2026 10:30;12.50;Deutschland
 B2;TASSE;Tasse;6;05.01.2026 11:00;4.95;Deutschland
@@ -94,8 +95,14 @@ class Reader:
             cwd=self.desk, env=self.environment, stdout=out, stderr=out, text=True,
         )
         out.close()
-        said = eventually(lambda: re.search(r"page and API\s+http://(\S+)", self._said), 30)
-        self._url = said[1]
+        self._url = eventually(self._address, 30, what="up is ready")
+
+    def _address(self) -> str | None:
+        assert self._up is not None
+        if self._up.poll() is not None:
+            raise RuntimeError(f"up ended: {self._said}")
+        said = re.search(r"page and API\s+http://(\S+)", self._said)
+        return said[1] if said and "Ctrl-C drains" in self._said else None
 
     @property
     def _said(self) -> str:
@@ -117,7 +124,7 @@ class Reader:
             assert missing(shows or "", self._said) is None, f"{where}\n{self._said}"
             return
         if shows is not None and LOOKS.match(text):
-            eventually(lambda: self._check(text, shows, where), 20, what=where)
+            eventually(lambda: self._check(text, shows, where), 15, what=where)
         else:
             self._check(text, shows, where)
 

@@ -18,9 +18,12 @@ WITH_COMMANDS = [d for d in documents() if any(b.language == "sh" for b in d.blo
 def reader(tmp_path: Path) -> Iterator[Reader]:
     """A reader whose `up` runs."""
     one = Reader(tmp_path)
-    one.start()
-    yield one
-    assert "Stopped after" in one.stop()
+    try:
+        one.start()
+        yield one
+    finally:
+        said = one.stop()
+    assert "Stopped after" in said
 
 
 @pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda d: d.name)

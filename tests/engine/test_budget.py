@@ -12,10 +12,12 @@ import pytest
 from penstock.catalog.model import RetryPolicy
 from penstock.decision import Park, Retry
 from penstock.engine.unit import RETRY_REQUESTED
+from penstock.ports import Gateway
 from tests.engine.tally import Orders, Step, always, tally_rig
 from tests.flows.rig import HandClock, Rig, Scripted
 
 MANY = 400
+Gateways = dict[str, tuple[dict[str, Any], Gateway]]
 
 
 def cost(rig: Rig, step: Callable[[int], Any]) -> tuple[int, int, Any]:
@@ -50,7 +52,7 @@ def test_a_batch_without_a_failure(records: int, tmp_path: Path) -> None:
 
 
 def test_a_batch_with_asks_and_timers(tmp_path: Path) -> None:
-    gateways = {"bank": ({}, Scripted()), "post": ({}, Scripted())}
+    gateways: Gateways = {"bank": ({}, Scripted()), "post": ({}, Scripted())}
     rig = ready(tally_rig(tmp_path, gateways=gateways, batch=2000))
     rig.append(
         "steps", *((f"k{n}", Step(n=n, ask=("bank", "post"), wake_ms=5)) for n in range(MANY))
@@ -93,7 +95,7 @@ def test_an_idle_turn_commits_nothing(tmp_path: Path) -> None:
 def courier_rig(home: Path, clock: HandClock, scripts: dict[str, list[str]]) -> Rig:
     """Two gateways, one of them inline, and the clock."""
     steady = RetryPolicy(attempts=99, first_delay_seconds=1.0)
-    gateways = {
+    gateways: Gateways = {
         "bank": ({"max_in_flight": 1000, "retry": steady}, Scripted(scripts, clock)),
         "post": ({"inline": True}, Scripted(clock=clock)),
     }

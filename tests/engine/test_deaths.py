@@ -126,3 +126,17 @@ def test_a_batch_leaves_no_slot_behind(tmp_path: Path) -> None:
     rig.run()
     assert [slots.read(lane) for lane in range(4)] == [None] * 4
     assert worker.counts.handled == 20
+
+
+def test_a_charge_that_found_the_disk_full_is_made_when_there_is_room(tmp_path: Path) -> None:
+    rig = tally_rig(tmp_path, partitions=1)
+    rig.append("steps", ("k", Step(n=0, pots=("p" * 50_000,))))
+    slots = NoSlots(1)
+    slots.words[0] = slot(rig, "steps", 0)
+    worker = with_slots(rig, slots)
+    file = worker._store.file  # type: ignore[attr-defined]
+    file.run(f"PRAGMA max_page_count={file.run('PRAGMA page_count')[0][0]}")
+    assert worker.step(rig.clock.now()).full
+    file.run("PRAGMA max_page_count=1000000")
+    worker.step(rig.clock.now())
+    assert deaths(rig) == [("k", 1)]

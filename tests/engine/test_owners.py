@@ -1,7 +1,8 @@
-"""Lanes change hands in mid-batch: every record is handled exactly once, in the order of its key."""
+"""Lanes change hands in mid-batch: every record is handled exactly once, in its key's order."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -191,3 +192,23 @@ def test_workers_on_one_file_while_others_join_leave_and_crash(tmp_path: Path) -
     exactly_once(rig)
     handled = rig.stores["tally"].file.run("SELECT count(*), count(DISTINCT id) FROM marks")
     assert handled == [(total, total)]
+
+
+def test_processes_on_one_file_while_one_is_killed_at_work(tmp_path: Path, python: str) -> None:
+    rig = tally_rig(tmp_path, shared=("tally",))
+    rig.workers.pop("tally").leave()
+    filled(rig)
+    argv = [python, "-m", "tests.engine.member", str(tmp_path), str(STEPS * len(KEYS))]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    members = [start(), start()]
+    assert members[0].stdout is not None
+    members[0].stdout.readline()
+    members[0].kill()
+    members.append(start())
+    ends = [member.communicate(timeout=60)[1] for member in members]
+    assert [member.returncode for member in members[1:]] == [0, 0], ends
+    exactly_once(rig)
+    assert rig.waiting("tally") == []

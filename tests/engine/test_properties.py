@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from penstock.decision import Decision, Hold, Park, Retry
 from penstock.engine.unit import DISCARD_REQUESTED, RETRY_REQUESTED
 from penstock.event import Event
 from tests.engine.tally import Orders, Step, steps, tally_rig
-from tests.flows.rig import Rig
+from tests.flows.rig import HandClock, Rig
 
 KEYS = ("a", "b", "c", "d", "e")
 FATES = ("ok", "ok", "ok", "retry", "raise", "hold", "park", "always")
@@ -34,9 +33,9 @@ class Fates(Orders):
     """Each step meets its fate: at its first try only, or (``park``, ``always``) every time,
     until ``mended``."""
 
-    def __init__(self, rig_now: Any, fates: list[str]) -> None:
+    def __init__(self, clock: HandClock, fates: list[str]) -> None:
         super().__init__()
-        self._now, self._fates = rig_now, fates
+        self._clock, self._fates = clock, fates
         self._tried: set[int] = set()
         self.mended = False
 
@@ -55,7 +54,7 @@ class Fates(Orders):
         if fate == "retry":
             return Retry("not yet")
         if fate == "hold":
-            return Hold("something", self._now() + 500)
+            return Hold("something", self._clock.now() + 500)
         return Park("bad", "bad") if fate == "park" else None
 
 
@@ -63,8 +62,9 @@ def played(
     home: Path | None, history: History, cuts: list[int], after_park: str, batch: int
 ) -> tuple[Rig, Fates]:
     """The history fed in pieces, with restarts and time between them."""
-    fates = Fates(lambda: rig.clock.now(), [fate for _, fate, _, _ in history])
-    rig = tally_rig(home, fates, after_park=after_park, batch=batch)
+    clock = HandClock()
+    fates = Fates(clock, [fate for _, fate, _, _ in history])
+    rig = tally_rig(home, fates, clock=clock, after_park=after_park, batch=batch)
     for n, (key, _, pots, follow) in enumerate(history):
         rig.append("steps", (key, Step(n=n, pots=pots, follow=follow, tell=True)))
         match cuts[n % len(cuts)]:

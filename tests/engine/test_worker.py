@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from penstock.decision import Ask, Context, Decision, Done, Emit, Hold, Ref, Retry, Service, States
-from penstock.event import Event, Message
+from penstock.embedded.file import File
+from penstock.event import Event, Message, partition_of
 from penstock.limits import SCHEMA_WAIT_SECONDS
 from tests.engine.tally import (
     Noise,
@@ -136,7 +137,7 @@ def test_a_whole_history_in_one_batch_equals_record_by_record() -> None:
 
 
 def broken_label(service: Service) -> Service:
-    return replace(service, labels={"tally": lambda t: {}["x"] if 13 in t.steps else None})
+    return replace(service, labels={"tally": lambda t: t.no_such_field if 13 in t.steps else None})
 
 
 def odd_label(service: Service) -> Service:
@@ -159,6 +160,7 @@ def needing(*refs: Any) -> Callable[[Service], Service]:
     return broken
 
 
+ODD: Any = 7
 FAILURES: dict[str, Any] = {
     "raises": raising(ValueError("boom")),
     "recurses": raising(RecursionError("deep")),
@@ -172,14 +174,14 @@ FAILURES: dict[str, Any] = {
     "undeclared gateway": always(Done(asks=(Ask("nobody", "x"),))),
     "request that has no JSON": always(Done(asks=(Ask("clock", "x", object(), due=5),))),
     "timer without a time": always(Done(asks=(Ask("clock", "x"),))),
-    "key that is no text": always(Done(events=(Emit("sums", Noise(text=""), 5),))),  # type: ignore[arg-type]
+    "key that is no text": always(Done(events=(Emit("sums", Noise(text=""), ODD),))),
     "key with half a character": always(Done(events=(Emit("sums", Noise(text=""), "\ud800"),))),
     "label raises": broken_label,
     "label is no text": odd_label,
     "needs raises": broken_needs,
     "needs no ref": needing(("pot", "p")),
     "needs an unknown kind": needing(Ref("cup", "p")),
-    "needs a key that is no text": needing(Ref("pot", 7)),  # type: ignore[arg-type]
+    "needs a key that is no text": needing(Ref("pot", ODD)),
 }
 
 
@@ -295,7 +297,8 @@ def test_types_that_are_not_read_pass_unopened_and_unmarked() -> None:
     rig.run()
     assert steps(rig, "k") == (1, 2)
     assert rig.stores["tally"].file.run("SELECT count(*) FROM marks")[0][0] == 2
-    assert sum(n for (topic, _), n in rig.workers["tally"].positions.items() if topic == "steps") == 3
+    positions = rig.workers["tally"].positions
+    assert sum(n for (topic, _), n in positions.items() if topic == "steps") == 3
 
 
 def ill_formed(rig: Rig) -> list[Message]:
@@ -340,7 +343,7 @@ def test_an_unknown_schema_holds_its_partition_then_parks() -> None:
 
 def test_a_position_outside_the_log_stops_its_lane_with_a_word(tmp_path: Path) -> None:
     rig = tally_rig(tmp_path, partitions=2)
-    keys = {n: next(f"k{i}" for i in range(99) if _lane(f"k{i}") == n) for n in (0, 1)}
+    keys = {n: next(k for k in map(str, range(99)) if partition_of(k, 2) == n) for n in (0, 1)}
     for key in keys.values():
         rig.append("steps", *((key, Step(n=n)) for n in range(3)))
     rig.run()
@@ -357,12 +360,6 @@ def test_a_position_outside_the_log_stops_its_lane_with_a_word(tmp_path: Path) -
     assert "outside the log" in rig.workers["tally"].trouble["steps[0]"]
     assert steps(rig, keys[0]) == (0, 1, 2)
     assert sorted(steps(rig, keys[1])) == [0, 1, 2, 3, 4]
-
-
-def _lane(key: str) -> int:
-    from penstock.event import partition_of
-
-    return partition_of(key, 2)
 
 
 def test_a_service_that_fails_most_keys_stops_and_parks_nothing() -> None:
@@ -403,3 +400,18 @@ def test_malformed_records_do_not_stop_a_service() -> None:
     assert rig.workers["tally"].stopped == ""
     assert len(rig.waiting("tally")) == 300
     assert tally(rig, "g4").steps == (1,)
+
+
+def test_a_row_that_does_not_match_its_checksum_is_refused_and_said(tmp_path: Path) -> None:
+    rig = tally_rig(tmp_path, partitions=1)
+    rig.append("steps", *(("k", Step(n=n)) for n in range(10)))
+    file = File(tmp_path / "source.db")
+    (body,) = file.run("SELECT body FROM log_steps")[0]
+    file.run("UPDATE log_steps SET body = ?", (body[:-1] + b"!",))
+    rig.run()
+    assert "checksum differs" in rig.workers["tally"].trouble["log"]
+    assert rig.states("tally") == {}
+    file.run("UPDATE log_steps SET body = ?", (body,))
+    rig.run()
+    assert steps(rig, "k") == tuple(range(10))
+    assert rig.workers["tally"].trouble == {}

@@ -16,7 +16,7 @@ SPEAKS_EVENTS = ("event", "decision", "contracts", "conformance", "engine", "flo
 ALLOWED = {
     "data": (tuple(f"penstock.{zone}" for zone in SPEAKS_EVENTS), PAYLOAD),
     "handle_DATA": (("penstock.flows",), "the name that aiosmtpd calls"),
-    "data_received": (("penstock.web",), "the name that asyncio calls"),
+    "data_received": (("penstock.web", "penstock.bench"), "the name that asyncio calls"),
 }
 
 # The design's word for each thing, so that one thing has one name everywhere.

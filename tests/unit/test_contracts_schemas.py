@@ -19,8 +19,8 @@ from penstock.contracts.avsc import parse, parse_value
 from penstock.contracts.changes import changes
 from penstock.contracts.contract import Contract
 from penstock.contracts.derive import derive, schema_of
-from penstock.contracts.own import OWN, OWN_FOLDER
-from penstock.contracts.snapshot import verify
+from penstock.contracts.own import OWN
+from penstock.contracts.snapshot import OWN_FOLDER, verify
 from penstock.errors import Problem
 from tests.unit.test_contracts_verdict import trees, written
 

@@ -149,7 +149,7 @@ def test_a_breaking_version_passes_by_its_upcast_only(folder: Path) -> None:
     snapshot(with_upcast, folder)
     commit(folder.parent)
     report = check(with_upcast, folder, consumers={"shop.paid": ("ledger",)})
-    assert (report.exit_code, report.base) == (0, "the merge-base with main")
+    assert (report.exit_code, report.since) == (0, "the merge-base with main")
     (verdict,) = report.judged[0].verdicts
     assert verdict.bridged
     assert verdict.breaches[0].consumers == ("ledger",)
@@ -188,13 +188,13 @@ def test_a_gap_between_versions_does_not_pass(folder: Path) -> None:
 def test_on_the_default_branch_the_last_commit_is_looked_at(folder: Path) -> None:
     git(folder.parent, "checkout", "-q", "main")
     first = check(paid(PaidInPounds), folder)
-    assert (first.exit_code, first.base.startswith("the first commit")) == (0, True)
+    assert (first.exit_code, first.since.startswith("the first commit")) == (0, True)
     changed = file_of(folder, "shop.paid", 1)
     changed.write_text(changed.read_text().replace("pounds", "quid"))
     assert codes(check([], folder)) == ["snapshot_changed"]
     commit(folder.parent)
     committed = check([], folder)
-    assert (committed.base, codes(committed)) == (
+    assert (committed.since, codes(committed)) == (
         "the commit before the last",
         ["snapshot_changed"],
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 
 from penstock.web.serve import Server, listening, url_of
 from penstock.web.site import Site
+
+Seen = TypeVar("Seen")
 
 START_SECONDS_MAX = 20.0
 
@@ -42,8 +47,16 @@ def shop(home: Path) -> Iterator[httpx.Client]:
     argv = (sys.executable, "-m", "penstock", "--home", str(home), "web", "--port", "0")
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        url = json.loads(process.stdout.readline())["url"]
-        with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
-            yield client
-        process.terminate()
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+                yield client
+        finally:
+            process.terminate()
         assert process.wait(START_SECONDS_MAX) == 0
+
+
+def in_a_loop(scene: Callable[[], Coroutine[Any, Any, Seen]]) -> Seen:
+    """The result of a coroutine in a thread of its own: a browser test keeps a loop in ours."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(lambda: asyncio.run(scene())).result()

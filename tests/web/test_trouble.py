@@ -18,7 +18,7 @@ from penstock.errors import StorageFull
 from penstock.flow import Call, Intake, Reply
 from penstock.web.threads import Committer
 from tests.support import eventually
-from tests.web.live import live
+from tests.web.live import in_a_loop, live
 from tests.web.small import Library, shelve
 
 BOOK = {"title": "Faust"}
@@ -115,7 +115,7 @@ def test_a_committer_that_dies_leaves_nobody_waiting(
         eventually(lambda: not committer.alive)
         return first, second
 
-    first, second = asyncio.run(scene())
+    first, second = in_a_loop(scene)
     assert (first.status, first.body.code) == (503, "outcome_unknown")
     assert second == first
     assert died == [True]
@@ -128,3 +128,14 @@ def test_a_busy_door_still_keeps_its_house(library: Library) -> None:
     with live(site) as door:
         door.post("/books", json=BOOK, headers=KEY)
         eventually(lambda: kept)
+
+
+def test_a_full_disk_does_not_end_the_committer(library: Library) -> None:
+    def tidy() -> None:
+        raise StorageFull("no space left")
+
+    with live(replace(library.site, idle=tidy)) as door:
+        for key in ("a", "b"):
+            reply = door.post("/books", json=BOOK, headers={"Idempotency-Key": key})
+            assert reply.status_code == 202
+        assert "the door does not commit" not in door.get("/readyz").text

@@ -59,7 +59,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     event_id: str
     cause: str
     at: float
-    data: Any
+    value: Any
 
 
 def sealed(cause: str, suffix: str, value: Any) -> bytes:
@@ -73,7 +73,7 @@ class Opened(msgspec.Struct, Generic[Value], frozen=True, gc=False):
     event_id: str
     cause: str
     at: float
-    data: Value
+    value: Value
 
 
 def connect(path: Path) -> apsw.Connection:
@@ -164,11 +164,11 @@ def inventory(db: apsw.Connection, events: list[Opened[Placed]]) -> Out:
     """Take three lines of stock, keep the reservation."""
     stock = {
         sku: msgspec.json.decode(raw)
-        for sku, raw in _load(db, "stock", (ln.sku for e in events for ln in e.data.lines)).items()
+        for sku, raw in _load(db, "stock", (ln.sku for e in events for ln in e.value.lines)).items()
     }
     out: Out = []
     for opened in events:
-        e = opened.data
+        e = opened.value
         for line in e.lines:
             stock[line.sku][0] -= line.qty
             stock[line.sku][1] += line.qty
@@ -184,7 +184,7 @@ def payment(db: apsw.Connection, events: list[Opened[Placed]]) -> Out:
     """Capture."""
     out: Out = []
     for opened in events:
-        e = opened.data
+        e = opened.value
         taken = Captured(
             e.order_id, e.total_minor, e.currency, "A" + e.order_id[-9:], e.shipping, e.trace
         )
@@ -195,11 +195,11 @@ def payment(db: apsw.Connection, events: list[Opened[Placed]]) -> Out:
 
 def coordinator(db: apsw.Connection, events: list[Opened[Any]]) -> Out:
     """Join reserved and captured; complete when shipped."""
-    found = _load(db, "state", (e.data.order_id for e in events))
+    found = _load(db, "state", (e.value.order_id for e in events))
     states: dict[str, list[Any]] = {k: msgspec.json.decode(raw) for k, raw in found.items()}
     out: Out = []
     for opened in events:
-        e, id_ = opened.data, opened.event_id
+        e, id_ = opened.value, opened.event_id
         state = states.setdefault(e.order_id, [None, None])
         if type(e) is Shipped:
             out.append(("completed", e.order_id, sealed(id_, "/c", Completed(e.order_id, e.trace))))
@@ -225,7 +225,7 @@ def shipping(db: apsw.Connection, events: list[Opened[Requested]]) -> Out:
     """Ship."""
     out: Out = []
     for opened in events:
-        e = opened.data
+        e = opened.value
         shipped = Shipped(e.order_id, "DHL", "TRK" + e.order_id[-9:], e.trace)
         out.append(("shipped", e.order_id, sealed(opened.event_id, "/s", shipped)))
     _save(db, "state", [(key, b"1") for _, key, _ in out])
@@ -256,7 +256,8 @@ def _process(
             api = loops["api"]
             group = [decode(raw) for raw in bodies[sent : sent + BATCH]]
             api.db.execute("BEGIN IMMEDIATE")
-            api.append([("placed", o.order_id, sealed(o.event_id, "", o)) for o in group], time.time())
+            rows = [("placed", o.order_id, sealed(o.event_id, "", o)) for o in group]
+            api.append(rows, time.time())
             api.db.execute("COMMIT")
             sent += len(group)
             worked += len(group)

@@ -35,10 +35,10 @@ class Plan(Struct, frozen=True, kw_only=True):
     """How much to measure, and where."""
 
     folder: Path
-    orders: int = 20_000
+    size: int = 40_000
     rounds: int = 3
     requests: int = 8_000
-    sandboxed_orders: int = 300
+    sandboxed_size: int = 300
     say: Callable[[str], None] = lambda text: None
 
     def fresh(self, name: str) -> Path:
@@ -65,9 +65,9 @@ def flows(plan: Plan) -> Iterator[Figure]:
     products: list[harness.Measured] = []
     for n in range(plan.rounds):
         plan.say(f"round {n + 1} of {plan.rounds}: bare loop, reference flow, product's flow")
-        bares.append(bare.run(plan.fresh("bare"), plan.orders))
-        ours.append(reference.run(plan.fresh("reference"), plan.orders))
-        products.append(product.run(plan.fresh("product"), plan.orders // 2))
+        bares.append(bare.run(plan.fresh("bare"), plan.size))
+        ours.append(reference.run(plan.fresh("reference"), plan.size))
+        products.append(product.run(plan.fresh("product"), plan.size // 2))
     base = median(bares)
     raw = storage.raw_records(plan.fresh("raw"), bare.BATCH, BARE_RECORD_BYTES)
     yield _judged(
@@ -75,7 +75,7 @@ def flows(plan: Plan) -> Iterator[Figure]:
         "the raw reference itself, beside a file's append + fdatasync of as many bytes",
     )
     yield _judged(
-        "reference_flow", median(plan.orders / m.seconds for m in ours), "orders/s", base, 0.5,
+        "reference_flow", median(plan.size / m.seconds for m in ours), "orders/s", base, 0.5,
         "the six-record order on the engine, beside the bare loop", _detail(ours),
     )
     handled = median(sum(m.handled.values()) / m.seconds for m in products)
@@ -84,9 +84,9 @@ def flows(plan: Plan) -> Iterator[Figure]:
         "the product's flow in bulk, gateways in process, beside the bare loop's records",
         _detail(products),
     )
+    ended = median(plan.size // 2 / m.seconds for m in products)
     yield Figure(
-        name="product_orders", value=round(median(plan.orders // 2 / m.seconds for m in products), 1),
-        unit="orders/s", about="the same, in orders",
+        name="product_orders", value=round(ended, 1), unit="orders/s", about="the same, in orders"
     )
 
 
@@ -136,7 +136,7 @@ def door(plan: Plan) -> Iterator[Figure]:
 def outside(plan: Plan) -> Iterator[Figure]:
     """The whole product with its sandboxes in their own processes, through HTTP."""
     plan.say("everything in its own process, through HTTP")
-    value = sandboxed.measure(plan.fresh("sandboxed"), plan.sandboxed_orders)
+    value = sandboxed.measure(plan.fresh("sandboxed"), plan.sandboxed_size)
     yield Figure(
         name="sandboxed_orders", value=round(value, 1), unit="orders/s",
         about="through HTTP with the sandboxes in their own processes, placed to ended",

@@ -12,71 +12,38 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from penstock.assemble import WallClock
-from penstock.catalog.model import Catalog, GatewayEntry
-from penstock.contracts.wire import Book
+from penstock import assemble
+from penstock.catalog.model import GatewayEntry
 from penstock.decision import Service
-from penstock.embedded.file import File
 from penstock.engine.courier import Courier
 from penstock.engine.runner import Runner
 from penstock.engine.slots import Slots
 from penstock.engine.unit import unit_of
-from penstock.engine.wakes import Wakes
 from penstock.engine.worker import Worker
-from penstock.log.embedded import EmbeddedLog
-from penstock.ports import Gateway, TopicSpec
-from penstock.store.sqlite import SqliteStore
+from penstock.ports import Gateway
 
 Gateways = Mapping[str, Gateway]
-Feed = Callable[["Stage"], None]
+# Made ready before the clock starts; what it returns feeds until all orders have ended.
+Feed = Callable[["Stage"], Callable[[], None]]
 
 
 class Stage(Struct, kw_only=True):
-    """What a process of the bench gets: the folder, the flow's declarations, shared counters."""
+    """What a process of the bench gets: the house, and the shared count of ends."""
 
-    folder: Path
-    catalog: Catalog
-    book: Book
+    house: assemble.House
     done: Any  # shared: orders that came to their end
     orders: int
-
-    def log(self) -> EmbeddedLog:
-        """A log of one's own."""
-        return EmbeddedLog(self.folder, specs(self.catalog), frozenset({"journal"}))
-
-    def store(self, service: str) -> SqliteStore:
-        """A service's store with its topics in the same file."""
-        own = [t.name for t in self.catalog.topics.values() if t.producer == service]
-        return SqliteStore(File(self.folder / f"{service}.db"), service, direct=own)
-
-    def wakes(self, name: str) -> Wakes:
-        """A process's ears and mouth."""
-        readers = {t: self.catalog.readers(t) for t in self.catalog.topics}
-        sockets = self.folder / "run"
-        sockets.mkdir(exist_ok=True)
-        return Wakes(sockets, name, readers)
-
-
-def specs(catalog: Catalog) -> list[TopicSpec]:
-    """Every topic of the catalog."""
-    return [
-        TopicSpec(
-            name=t.name, partitions=t.partitions,
-            owner_file="journal" if t.name == "journal" else t.producer,
-        )
-        for t in catalog.topics.values()
-    ]
 
 
 def runner(stage: Stage, service: Service, gateways: Gateways, batch: int) -> Runner:
     """One service as `up` would run it, its gateways answering in process."""
-    unit = unit_of(service, stage.catalog, stage.book)
-    log, store = stage.log(), stage.store(service.name)
+    house = stage.house
+    unit = unit_of(service, house.catalog, house.book)
+    log, store = assemble.make_log(house), assemble.make_store(house, service.name)
     inline = {
         name: (
             GatewayEntry(name=name, owner="", handler="", inline=True, max_in_flight=1),
@@ -85,10 +52,10 @@ def runner(stage: Stage, service: Service, gateways: Gateways, batch: int) -> Ru
         for name in unit.entry.asks
         if name in gateways
     }
-    wakes = stage.wakes(service.name)
+    wakes = assemble.make_wakes(house, service.name)
     courier = Courier(unit, log, store, inline, _NoThreads()) if unit.entry.asks else None
-    slots = Slots(stage.folder / f"{service.name}.slots", unit.lanes)
-    return Runner(Worker(unit, log, store, slots, batch), courier, wakes, WallClock())
+    slots = Slots(house.run / f"{service.name}.slots", unit.lanes)
+    return Runner(Worker(unit, log, store, slots, batch), courier, wakes, assemble.WallClock())
 
 
 class _NoThreads:
@@ -130,10 +97,11 @@ def _serve(
 
 
 def _feed(stage: Stage, feed: Feed, ready: Any, result: Any) -> None:
+    begin = feed(stage)
     _settle_memory()
     ready.wait()
     began = _cpu_seconds()
-    feed(stage)
+    begin()
     result.put(("door", 0, _cpu_seconds() - began, memory_mb()))
 
 
@@ -148,17 +116,15 @@ def _cpu_seconds() -> float:
 
 
 def run(
-    folder: Path, catalog: Catalog, book: Book, services: tuple[Service, ...], feed: Feed,
-    orders: int, gateways: Gateways | None = None, batch: int = 500,
+    house: assemble.House, feed: Feed, orders: int, gateways: Gateways | None = None,
+    batch: int = 500,
 ) -> Measured:  # fmt: skip
     """Run ``orders`` through; raises when they do not all come to their end in time."""
-    folder.mkdir(parents=True)
+    assemble.prepare(house)
+    services = house.flow.services
     context = mp.get_context("fork")
     done = multiprocessing.sharedctypes.RawValue("q", 0)
-    stage = Stage(folder=folder, catalog=catalog, book=book, done=done, orders=orders)
-    log = stage.log()
-    log.ensure(specs(catalog))
-    log.close()
+    stage = Stage(house=house, done=done, orders=orders)
     ready, result = context.Barrier(len(services) + 2), context.Queue()
     processes = [
         context.Process(target=_serve, args=(stage, s, gateways or {}, batch, ready, result))

@@ -14,10 +14,8 @@ import msgspec
 import uvloop
 
 from penstock import assemble
-from penstock.embedded.file import File
 from penstock.engine.intake import Gate
 from penstock.flow import Route
-from penstock.store.sqlite import SqliteStore
 from penstock.web.serve import serve
 
 CONNECTIONS = 64
@@ -26,12 +24,8 @@ START_SECONDS = 30
 
 def _in_memory(house: assemble.House) -> Gate:
     """The door's gate over a store that is never written to a disk."""
-    file = File(None)
-    topics = assemble.own_topics(house.catalog, house.flow.door)
-    for topic in topics:
-        file.ensure_topic(topic, house.catalog.topics[topic].partitions)
-    store = SqliteStore(file, house.flow.door, direct=topics)
     flow = house.flow
+    store = assemble.make_memory_store(house, flow.door)
     return Gate(
         flow.door, flow.door_states, flow.door_labels, house.book, store, assemble.WallClock()
     )
@@ -65,9 +59,9 @@ class _Client(asyncio.Protocol):
         else:
             self._transport.write(request)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, part: bytes) -> None:
         """A reply is whole when its body is as long as its header says."""
-        self._left += data
+        self._left += part
         head, found, rest = self._left.partition(b"\r\n\r\n")
         if not found:
             return

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from penstock.assemble import WallClock
+from penstock import assemble
 from penstock.bench import harness
-from penstock.catalog.load import load_catalog
-from penstock.contracts.wire import Book
 from penstock.dotted import resolve
-from penstock.engine.intake import Gate, Wanted
+from penstock.engine.intake import Wanted
 from penstock.event import Message, Record
-from penstock.flow import Call, Flow, Intake, Reply
+from penstock.flow import Call, Intake, Reply
 
 GROUP = 500
 IN_FLIGHT = 3000
@@ -26,8 +24,8 @@ class Reading:
     """One topic, followed from the start without a group."""
 
     def __init__(self, stage: harness.Stage, topic: str) -> None:
-        self._log, self._topic = stage.log(), topic
-        self._at = dict.fromkeys(range(stage.catalog.topics[topic].partitions), 0)
+        self._log, self._topic = assemble.make_log(stage.house), topic
+        self._at = dict.fromkeys(range(stage.house.catalog.topics[topic].partitions), 0)
 
     def more(self) -> Iterator[Record]:
         """What came since the last look."""
@@ -40,14 +38,12 @@ class Reading:
 class Door:
     """The bench's client: places requests as the door would, in groups."""
 
-    def __init__(self, stage: harness.Stage, flow: Flow) -> None:
-        self._routes = {route.name: route for route in flow.routes}
-        self._may = stage.catalog.clients["local"].may
-        self._gate = Gate(
-            flow.door, flow.door_states, flow.door_labels, stage.book, stage.store(flow.door),
-            WallClock(), stage.wakes(flow.door).tell,
-        )
-        self._clock = WallClock()
+    def __init__(self, house: assemble.House) -> None:
+        self._routes = {route.name: route for route in house.flow.routes}
+        self._may = house.catalog.clients["local"].may
+        wakes = assemble.make_wakes(house, house.flow.door)
+        self._gate, _ = assemble.make_gate(house, wakes)
+        self._clock = assemble.WallClock()
 
     def send(self, route: str, bodies: list[tuple[str, Any]]) -> None:
         """One group of requests, each with its key; every one must be accepted."""
@@ -71,29 +67,36 @@ def _refuse_nothing(reply: Reply) -> None:
     assert reply.status < 300, f"the door answered {reply}"
 
 
-def make_feed(flow: Flow, load: Any) -> harness.Feed:
+def make_feed(load: Any) -> harness.Feed:
     """Place orders and echo the carrier's scans until all have ended."""
 
-    def feed(stage: harness.Stage) -> None:
-        door = Door(stage, flow)
+    def feed(stage: harness.Stage) -> Callable[[], None]:
+        door = Door(stage.house)
+        orders = [(f"order-{i}", load.order(i)) for i in range(stage.orders)]
         for n, body in enumerate(load.stock()):
             door.send(load.STOCK_ROUTE, [(f"stock-{n}", body)])
-        orders = [(f"order-{i}", load.order(i)) for i in range(stage.orders)]
-        echoes, ends = Reading(stage, load.ECHO_TOPIC), Reading(stage, load.END_TOPIC)
-        sent = ended = 0
-        while ended < stage.orders:
-            ended += sum(record.message.type in load.ENDS for record in ends.more())
-            scans = [pair for record in echoes.more() for pair in _echo(load, record.message)]
-            for start in range(0, len(scans), GROUP):
-                door.send(load.ECHO_ROUTE, scans[start : start + GROUP])
-            if sent < stage.orders and sent - ended < IN_FLIGHT:
-                door.send(load.ORDER_ROUTE, orders[sent : sent + GROUP])
-                sent += min(GROUP, stage.orders - sent)
-            elif not scans:
-                time.sleep(0.001)
-        stage.done.value = ended
+        return lambda: _feed(stage, door, load, orders)
 
     return feed
+
+
+def _feed(
+    stage: harness.Stage, door: Door, load: Any, orders: list[tuple[str, Any]]
+) -> None:
+    """Place orders, echo what the carrier would send, until all have ended."""
+    echoes, ends = Reading(stage, load.ECHO_TOPIC), Reading(stage, load.END_TOPIC)
+    sent = ended = 0
+    while ended < stage.orders:
+        ended += sum(record.message.type in load.ENDS for record in ends.more())
+        scans = [pair for record in echoes.more() for pair in _echo(load, record.message)]
+        for start in range(0, len(scans), GROUP):
+            door.send(load.ECHO_ROUTE, scans[start : start + GROUP])
+        if sent < stage.orders and sent - ended < IN_FLIGHT:
+            door.send(load.ORDER_ROUTE, orders[sent : sent + GROUP])
+            sent += min(GROUP, stage.orders - sent)
+        elif not scans:
+            time.sleep(0.001)
+    stage.done.value = ended
 
 
 def _echo(load: Any, message: Message) -> list[tuple[str, Any]]:
@@ -102,11 +105,7 @@ def _echo(load: Any, message: Message) -> list[tuple[str, Any]]:
 
 def run(folder: Path, orders: int) -> harness.Measured:
     """The product's flow; every order must come to its end."""
-    catalog = load_catalog(None)
-    flow = resolve(catalog.flow)
-    assert isinstance(flow, Flow)
-    load = importlib.import_module(flow.load)
-    return harness.run(
-        folder, catalog, Book(flow.contracts), flow.services, make_feed(flow, load), orders,
-        load.gateways(),
-    )
+    house = assemble.open_house(folder)
+    load = importlib.import_module(house.flow.load)
+    gateways = cast(Callable[[], harness.Gateways], resolve(load.GATEWAYS))()
+    return harness.run(house, make_feed(load), orders, gateways)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from penstock import assemble
 from penstock.bench import harness
 from penstock.bench.shapes import (
-
     STOCK,
     Address,
     Captured,
@@ -28,6 +29,7 @@ from penstock.contracts.contract import Contract
 from penstock.contracts.wire import Book
 from penstock.decision import Context, Decision, Done, Emit, Ref, Service, States
 from penstock.event import Event, Message, root_id
+from penstock.flow import Flow
 from penstock.ports import INTAKE_LANE, Advance, Outgoing
 
 GROUP = 500
@@ -136,8 +138,8 @@ BOOK = Book(
 )
 
 
-def catalog() -> Catalog:
-    """The reference flow's declarations."""
+def house(folder: Path) -> assemble.House:
+    """The reference flow's declarations, at home in ``folder``."""
     topics = {
         t: Topic(name=t, owner="bench", producer=s, key="order")
         for s, found in WRITES.items()
@@ -151,14 +153,24 @@ def catalog() -> Catalog:
         )
     team = Team(name="bench", contacts=("bench",), on_call=("bench",))
     made = Catalog(name="bench", flow="", teams={"bench": team}, topics=topics, services=entries)
-    return with_implied(made)
+    return assemble.House(
+        home=folder, catalog=with_implied(made), book=BOOK,
+        flow=Flow(name="bench", services=SERVICES, contracts=(), door="door"),
+    )
 
 
-def feed(stage: harness.Stage) -> None:
-    """Decode and append orders in groups, as a door would, and count the ends."""
+def feed(stage: harness.Stage) -> Callable[[], None]:
+    """Orders as a client would send them, ready to go."""
     bodies = [body(i) for i in range(stage.orders)]
+    return lambda: _feed(stage, bodies)
+
+
+def _feed(stage: harness.Stage, bodies: list[bytes]) -> None:
+    """Decode and append orders in groups, as a door would, and count the ends."""
     decode = msgspec.json.Decoder(Placed).decode
-    store, wakes, log = stage.store("door"), stage.wakes("door"), stage.log()
+    house = stage.house
+    store, log = assemble.make_store(house, "door"), assemble.make_log(house)
+    wakes = assemble.make_wakes(house, "door")
     epoch = store.claim([INTAKE_LANE], 0)[0].epoch
     sent = 0
     while stage.done.value < stage.orders:
@@ -171,7 +183,7 @@ def feed(stage: harness.Stage) -> None:
         rows = []
         for raw in bodies[sent : sent + GROUP]:
             placed = decode(raw)
-            type_, version, value = stage.book.seal(placed)
+            type_, version, value = BOOK.seal(placed)
             id_ = root_id(now, "bench", placed.order_id)
             message = Message(
                 placed.order_id, value, id_, type_, version, now, b"", placed.trace, "door"
@@ -186,7 +198,7 @@ def feed(stage: harness.Stage) -> None:
 
 def run(folder: Path, orders: int) -> harness.Measured:
     """The reference flow through the engine; every order must complete exactly once."""
-    found = harness.run(folder, catalog(), BOOK, SERVICES, feed, orders)
+    found = harness.run(house(folder), feed, orders)
     handled = sum(found.handled.values())
     assert handled == 6 * orders, f"handled {handled} of {6 * orders} records"
     return found

@@ -10,10 +10,10 @@ from statistics import median
 
 import msgspec
 
+from penstock import assemble
 from penstock.embedded.file import File
 from penstock.event import Message, root_id
 from penstock.ports import Advance
-from penstock.store.sqlite import SqliteStore
 
 RECORDS, PARTITIONS, VALUE_BYTES = 100, 4, 300
 APPENDS, ROUNDS = 200, 3
@@ -78,7 +78,7 @@ class _Marks:
     """A store with so many marks, handling batches of new events."""
 
     def __init__(self, path: Path, stored: int) -> None:
-        self._store = SqliteStore(File(path), "bench")
+        self._store = assemble.store_at(path, "bench")
         self._epoch = self._store.claim([0], 0)[0].epoch
         self._next = 0
         while self._next < stored:

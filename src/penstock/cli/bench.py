@@ -16,8 +16,8 @@ COLUMNS = ("name", "value", "unit", "reference", "ratio", "floor", "about")
 
 @click.command()
 @click.argument("figures", nargs=-1, type=click.Choice(tuple(FIGURES)))
-@click.option("--orders", type=click.IntRange(100), default=20_000, show_default=True,
-              help="Orders of the reference flow; the product's flow takes half.")  # fmt: skip
+@click.option("--size", type=click.IntRange(100), default=40_000, show_default=True,
+              help="What the reference flow handles a round; the product half.")  # fmt: skip
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True,
               help="Figure and reference alternate so often; medians are compared.")  # fmt: skip
 @click.option("--requests", type=click.IntRange(640), default=8_000, show_default=True,
@@ -26,7 +26,7 @@ COLUMNS = ("name", "value", "unit", "reference", "ratio", "floor", "about")
               help="Where to write (default: a temporary folder): the disk that is measured.")
 @output_option
 def bench(
-    figures: tuple[str, ...], orders: int, rounds: int, requests: int, folder: Path | None,
+    figures: tuple[str, ...], size: int, rounds: int, requests: int, folder: Path | None,
     output: str,
 ) -> None:  # fmt: skip
     """Measure speed, each figure beside a raw reference from the same run.
@@ -37,8 +37,8 @@ def bench(
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="penstock-bench-") as place:
         plan = Plan(
-            folder=Path(place), orders=orders, rounds=rounds, requests=requests, say=say,
-            sandboxed_orders=max(50, orders // 60),
+            folder=Path(place), size=size, rounds=rounds, requests=requests, say=say,
+            sandboxed_size=max(50, size // 120),
         )
         found: list[Figure] = []
         for name in figures or tuple(FIGURES):

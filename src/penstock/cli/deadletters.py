@@ -24,6 +24,7 @@ from penstock.ports import Waiting
 
 COLUMNS = ("id", "owner", "key", "type", "kind", "reason", "attempts", "since")
 WAIT_SECONDS = 10.0
+RETRY_SECONDS = 1.0  # a record parked again by then is said to be
 
 
 @click.group()
@@ -132,18 +133,22 @@ def _request(obj: dict[str, Any], verb: str, name: str, reason: str) -> None:
 
 
 def _await_taken(house: assemble.House, service: str, before: Waiting, verb: str) -> None:
-    """Say what became of the request: a retry may be parked again before anybody looks."""
+    """Say what became of the request: a retried record may be parked again at once."""
     readers, until = assemble.Readers(house), time.monotonic() + WAIT_SECONDS
+    outcome = f"Requested; {service} has not taken it yet. See: penstock status"
     while time.monotonic() < until:
         now = [w for w in parked(readers, service) if w.record.position == before.record.position]
-        if not now:
-            say("Discarded." if verb == "discard" else "Taken for a retry.")
-            return
-        if now[0].errors != before.errors:
-            say(f"Tried again, and parked again: {now[0].errors[-1][1]}")
-            return
+        if now and now[0].errors != before.errors:
+            outcome = f"Tried again, and parked again: {now[0].errors[-1][1]}"
+            break
+        if not now and verb == "discard":
+            outcome = "Discarded."
+            break
+        if not now and not outcome.startswith("Taken"):
+            outcome = "Taken for a retry."
+            until = time.monotonic() + RETRY_SECONDS
         time.sleep(0.1)
-    say(f"Requested; {service} has not taken it yet. See: penstock status")
+    say(outcome)
 
 
 @deadletters.command()

@@ -27,12 +27,14 @@ PATIENCE_SECONDS = 300.0
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
+              help="Port of API and page; 0 takes any free one.")  # fmt: skip
 @click.option("--exit", "exit_", is_flag=True, help="Drain and end when all have come to an end.")
-@click.option("-o", "--output", type=click.Choice(("table", "json")), default="table")
+@click.option("-o", "--output", type=click.Choice(("table", "json")), default="table",
+              show_default=True, help="json: the summary as one object.")  # fmt: skip
 @click.pass_obj
 def demo(obj: dict[str, Any], port: int, exit_: bool, output: str) -> None:
-    """Start everything, send a sample of real orders through, show how each ended.
+    """Start everything, send a sample of real traffic through, show how each part of it ended.
 
     The sample is real and dirty; a few are arranged to end otherwise (a declined card, a
     shortage, a cancellation, a payment that needs a person), and the summary says which. It
@@ -46,8 +48,8 @@ def demo(obj: dict[str, Any], port: int, exit_: bool, output: str) -> None:
     watching = threading.Thread(target=running.watch, daemon=True)
     watching.start()
     try:
-        summary = Traffic(house, running).run()
-        _show(summary, output)
+        traffic = Traffic(house, running)
+        _show(traffic.run(), traffic.noun, output)
         if not exit_ and not running.stopping.is_set():
             say(f"Still running: {running.url}  (Ctrl-C drains and ends)")
             running.stopping.wait()
@@ -67,6 +69,7 @@ class Traffic:
         sample = importlib.resources.files(package).joinpath(name).read_bytes()
         self._work = self._plan.workload(sample)
         self._running, self._importer = running, house.flow.importer
+        self.noun: str = importlib.import_module(house.flow.importer).NOUN  # of what is sent
         self._http = client(running.url, name=self._plan.CLIENT)
         self._arranged: dict[str, Any] = {}
 
@@ -83,7 +86,7 @@ class Traffic:
                 say(f"  {n} of {len(self._work.steps)} placed: {_listed(self._states())}")
         states = self._await_ends()
         return {
-            "orders": sum(states.values()), "states": states,
+            self.noun: sum(states.values()), "states": states,
             "seconds": round(time.monotonic() - began, 1), "url": self._running.url,
             "arranged": self._told(),
         }
@@ -154,11 +157,11 @@ def _listed(states: dict[str, int]) -> str:
     return ", ".join(f"{n} {state}" for state, n in states.items())
 
 
-def _show(summary: dict[str, Any], output: str) -> None:
+def _show(summary: dict[str, Any], noun: str, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(summary))
         return
-    table = Table("state", "orders", title="How they ended", box=None, title_justify="left")
+    table = Table("state", noun, title="How they ended", box=None, title_justify="left")
     for state, n in summary["states"].items():
         table.add_row(state, str(n))
     out = console()
@@ -169,4 +172,4 @@ def _show(summary: dict[str, Any], output: str) -> None:
     for one in summary["arranged"]:
         arranged.add_row(one["arranged"], one["state"])
     out.print(arranged)
-    out.print(f"{summary['orders']} orders in {summary['seconds']} s. See {summary['url']}")
+    out.print(f"{summary[noun]} {noun} in {summary['seconds']} s. See {summary['url']}")

@@ -62,7 +62,8 @@ def status(obj: dict[str, Any], output: str) -> None:
 
 
 @click.command()
-@click.option("--every", "every_seconds", type=click.FloatRange(0.2), default=1.0)
+@click.option("--every", "every_seconds", type=click.FloatRange(0.2), default=1.0,
+              show_default=True, help="Seconds between two looks.")  # fmt: skip
 @click.option("--times", type=click.IntRange(1), default=None, help="Stop after this many looks.")
 @click.pass_obj
 def watch(obj: dict[str, Any], every_seconds: float, times: int | None) -> None:

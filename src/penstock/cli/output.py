@@ -5,6 +5,7 @@ JSON is a stable interface. Tables are for people: no colour with NO_COLOR or of
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -35,8 +36,9 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    """A sentence for people, on stderr."""
-    click.echo(text, err=True)
+    """A sentence for people, on stderr; where that is full or gone, nobody hears it."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def clean(value: Any) -> str:

@@ -13,8 +13,8 @@ from penstock.catalog.model import Catalog
 from penstock.cli.output import output_option, say, show_one, show_rows
 from penstock.contracts.check import Difference, Judged, Report, check, diff
 from penstock.contracts.contract import Contract
-from penstock.contracts.own import OWN, OWN_FOLDER
-from penstock.contracts.snapshot import snapshot
+from penstock.contracts.own import OWN
+from penstock.contracts.snapshot import OWN_FOLDER, snapshot
 from penstock.contracts.verdict import Breach, Level, Verdict
 from penstock.dotted import resolve
 from penstock.flow import Flow
@@ -171,7 +171,7 @@ def _report_lines(report: Report) -> list[str]:
         lines.append(f"Inconclusive: {report.inconclusive}")
     else:
         at = f" ({report.commit[:12]})" if report.commit else ""
-        lines.append(f"Compared with {report.base}{at}, level {report.level}.")
+        lines.append(f"Compared with {report.since}{at}, level {report.level}.")
     said = {0: "passed", 6: "NOT passed", 7: "nothing wrong found, but not compared"}
     return [*lines, f"{count}, {len(report.judged)} new: {said[report.exit_code]}."]
 

@@ -13,8 +13,7 @@ from penstock import assemble
 from penstock.cli.output import clean, moment, output_option, show_rows
 from penstock.errors import NotFound
 from penstock.event import Record
-from penstock.log.embedded import EmbeddedLog
-from penstock.ports import Extent
+from penstock.ports import Extent, Log
 
 POLL_SECONDS = 0.2
 PAGE_RECORDS = 200
@@ -25,7 +24,7 @@ def topics() -> None:
     """Topics: list, or follow the records of one."""
 
 
-def extents(log: EmbeddedLog, topic: str) -> list[Extent]:
+def extents(log: Log, topic: str) -> list[Extent]:
     """A topic's partitions; none where its file is not there yet."""
     try:
         return log.extent(topic)
@@ -91,7 +90,7 @@ def tail(
 
 
 def _follow(
-    log: EmbeddedLog, topic: str, at: dict[int, int], follow: bool
+    log: Log, topic: str, at: dict[int, int], follow: bool
 ) -> Iterator[Record]:
     while True:
         moved = False

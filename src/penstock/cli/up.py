@@ -66,9 +66,11 @@ class Up:
         before = self.crew.state()
         while not self.stopping.wait(WATCH_SECONDS):
             self.crew.watch()
-            if self.crew.state() != before:
-                before = self.crew.state()
-                self._tell()
+            state = self.crew.state()
+            if state != before:
+                with contextlib.suppress(OSError):  # on a full disk it is told later
+                    self._tell()
+                    before = state
 
     def drain(self) -> bool:
         """Stop intake, let everybody finish the turn at hand; True when all ended cleanly."""
@@ -86,7 +88,7 @@ class Up:
                 for running in self.crew.members.values():
                     if running.pid and running.process:
                         running.process.kill()
-                os._exit(130)
+                raise SystemExit(130)
             self.stopping.set()
 
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -12,8 +12,8 @@ from penstock.contracts.avsc import parse
 from penstock.contracts.changes import Change, changes
 from penstock.contracts.contract import Contract
 from penstock.contracts.history import Baseline, NoBaseline, baseline
-from penstock.contracts.own import OWN, OWN_FOLDER
-from penstock.contracts.snapshot import files, read, unapproved
+from penstock.contracts.own import OWN
+from penstock.contracts.snapshot import OWN_FOLDER, files, read, unapproved
 from penstock.contracts.verdict import (
     Breach,
     Level,
@@ -49,7 +49,7 @@ class Wrong(Struct, frozen=True, kw_only=True):
 class Report(Struct, frozen=True, kw_only=True):
     """What a check found. ``inconclusive`` says why there was nothing to compare with."""
 
-    base: str
+    since: str
     commit: str
     level: Level
     snapshots: int
@@ -59,7 +59,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 6 not passed, 7 nothing wrong was found but there was no base."""
+        """0 passed, 6 not passed, 7 nothing wrong was found but there was nothing to compare with."""
         if self.wrong or any(not v.passed for j in self.judged for v in j.verdicts):
             return NOT_PASSED
         return INCONCLUSIVE if self.inconclusive else OK
@@ -91,27 +91,27 @@ def check(
 ) -> Report:
     """Compare the folder with ``against`` (a git ref; default: merge-base), and judge what is new.
 
-    ``consumers`` maps an event type to the services that read it. Where there is no base, every
+    ``consumers`` maps an event type to the services that read it. Where there is none, every
     version counts as new. Raises ``NotFound`` for a ref that does not exist.
     """
     flow = tuple(contracts)
     schemas, wrong = _read_all(folder)
-    base, inconclusive = _base(folder, against)
+    since, inconclusive = _baseline(folder, against)
     wrong += [_wrong(p) for p in unapproved(flow, folder)]
     wrong += [_wrong(p) for p in unapproved(OWN, OWN_FOLDER)]
     wrong += _gaps(schemas)
-    if base is not None:
-        wrong += _rewritten(base, schemas, folder)
+    if since is not None:
+        wrong += _rewritten(since, schemas, folder)
     by_type = {c.type: c for c in flow}
     return Report(
-        base=base.name if base else "",
-        commit=base.commit if base else "",
+        since=since.name if since else "",
+        commit=since.commit if since else "",
         level=level,
         snapshots=sum(map(len, schemas.values())),
         wrong=tuple(dict.fromkeys(wrong)),
         judged=tuple(
             _judge(type_, version, schemas[type_], by_type.get(type_), level, consumers or {})
-            for type_, version in _new(schemas, base)
+            for type_, version in _new(schemas, since)
         ),
         inconclusive=inconclusive,
     )
@@ -128,7 +128,7 @@ def _read_all(folder: Path) -> tuple[Schemas, list[Wrong]]:
     return {t: dict(sorted(v.items())) for t, v in sorted(found.items())}, wrong
 
 
-def _base(folder: Path, against: str | None) -> tuple[Baseline | None, str]:
+def _baseline(folder: Path, against: str | None) -> tuple[Baseline | None, str]:
     try:
         return baseline(folder, against), ""
     except NoBaseline as why:
@@ -150,39 +150,39 @@ def _gaps(schemas: Schemas) -> Iterator[Wrong]:
                 )
 
 
-def _rewritten(base: Baseline, schemas: Schemas, folder: Path) -> Iterator[Wrong]:
+def _rewritten(since: Baseline, schemas: Schemas, folder: Path) -> Iterator[Wrong]:
     """Append-only: what was committed is still there, in the same shape."""
-    for name, raw in base.files.items():
+    for name, raw in since.files.items():
         type_, _, file = name.rpartition("/")
         version = file.removeprefix("v").removesuffix(".avsc")
         now = schemas.get(type_, {}).get(int(version)) if version.isdigit() else None
         if not (folder / name).exists():
             yield Wrong(
                 code="snapshot_removed",
-                message=f"{folder / name} is gone, and {base.name} has it.",
+                message=f"{folder / name} is gone, and {since.name} has it.",
                 fix="Bring it back: records of that version may be retained somewhere.",
             )
         elif now is not None:
-            yield from _reshaped(base, raw, now, folder / name)
+            yield from _reshaped(since, raw, now, folder / name)
 
 
-def _reshaped(base: Baseline, raw: bytes, now: Schema, file: Path) -> Iterator[Wrong]:
+def _reshaped(since: Baseline, raw: bytes, now: Schema, file: Path) -> Iterator[Wrong]:
     try:
-        was = parse(raw, f"{file} at {base.name}")
+        was = parse(raw, f"{file} at {since.name}")
     except Problem:
         return  # it was no schema then, so nothing was written by it
     if fingerprint(was) != fingerprint(now):
         said = "; ".join(str(c) for c in changes(was, now) if c.what not in ("doc", "tags"))
         yield Wrong(
             code="snapshot_changed",
-            message=f"{file} is not what {base.name} has: {said or 'its order changed'}.",
+            message=f"{file} is not what {since.name} has: {said or 'its order changed'}.",
             fix="Undo that and make a new version: records are written by the old one.",
         )
 
 
-def _new(schemas: Schemas, base: Baseline | None) -> list[tuple[str, int]]:
-    """The versions the base does not have."""
-    known = base.files if base else {}
+def _new(schemas: Schemas, since: Baseline | None) -> list[tuple[str, int]]:
+    """The versions that were not there."""
+    known = since.files if since else {}
     return [
         (type_, version)
         for type_, versions in schemas.items()

@@ -8,12 +8,8 @@ the mark ``"json": "any"``.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from penstock.contracts.contract import Contract
 from penstock.decision import Answer, Parked, Request, Unparked, Wake
-
-OWN_FOLDER = Path(__file__).parent / "own_snapshots"
 
 OWN: tuple[Contract, ...] = (
     Contract(type="answer", version=1, model=Answer, about="The outcome of an ask."),

@@ -26,6 +26,8 @@ from penstock.errors import CheckFailed, Problem
 _FILE = re.compile(r"v([1-9][0-9]*)\.avsc")
 COMMAND = "penstock schema snapshot"
 
+OWN_FOLDER = Path(__file__).parent / "own_snapshots"  # of the engine's own contracts
+
 
 class Snapshot(Struct, frozen=True, kw_only=True):
     """One file and what became of it; ``documented`` means that docs or tags alone changed."""

@@ -72,7 +72,13 @@ class File:
         self.beat: memoryview | None = None  # word 1: since when a transaction is open (ns)
         self._turnstile = Turnstile(path) if shared and path and not readonly else None
         self._partitions: dict[str, int] = {}
-        self.db = self._open()
+        try:
+            self.db = self._open()
+        except apsw.NotADBError:
+            raise Conflict(
+                "not_a_store", f"{path} is no file of penstock's.",
+                "Put back the one that belongs there, or choose another --home.",
+            ) from None
         self._cursor = self.db.cursor()
 
     def _open(self) -> apsw.Connection:

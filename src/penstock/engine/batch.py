@@ -18,7 +18,6 @@ record, in order:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
 from typing import Any
 
 from msgspec import Struct
@@ -37,6 +36,7 @@ from penstock.decision import (
     Retry,
     State,
     Unparked,
+    no_refs,
 )
 from penstock.engine.backlog import Backlog, Held
 from penstock.engine.unit import (
@@ -94,6 +94,10 @@ class Batch:
 
     def __init__(self, unit: Unit, backlog: Backlog, now: int, held: set[Held]) -> None:
         self.unit, self.now = unit, now
+        self._kind, self._decides = unit.service.kind, unit.service.decide
+        # None where the own document is all a service needs: nothing is asked per record then.
+        self._needs = None if unit.service.needs is no_refs else unit.service.needs
+        self._version, self._labels = unit.service.version, unit.service.labels
         self._backlog, self._held = backlog, held
         self._states: dict[Ref, State | None] = {}
         self._unreadable: dict[Ref, str] = {}  # stored documents that do not decode
@@ -112,8 +116,9 @@ class Batch:
 
     def owns(self, entries: Iterable[Entry]) -> list[Ref]:
         """The own documents not loaded yet."""
-        refs = {own_ref(self.unit, e.event): None for e in entries if e.event is not None}
-        return [ref for ref in refs if self._is_new(ref)]
+        kind, known = self._kind, self._states
+        refs = {Ref(kind, e.event.key): None for e in entries if e.event is not None}
+        return [ref for ref in refs if ref not in known and ref not in self._unreadable]
 
     def _is_new(self, ref: Ref) -> bool:
         return ref not in self._states and ref not in self._unreadable
@@ -132,15 +137,19 @@ class Batch:
 
     def needed(self, entries: Iterable[Entry]) -> list[Ref]:
         """Refs that ``needs`` names and that are not loaded; a raising ``needs`` names none."""
-        needs, states, kind = self.unit.service.needs, self._states, self.unit.service.kind
+        needs, states, kind = self._needs, self._states, self._kind
         refs: dict[Ref, None] = {}
+        if needs is None:
+            return []
         for e in entries:
             event = e.event
             if event is None or event.type in REQUESTS:
                 continue
             try:
                 named = needs(event, states[Ref(kind, event.key)])
-                refs.update((ref, None) for ref in self._checked(named) if self._is_new(ref))
+                new = [ref for ref in named if ref not in states and ref not in refs]
+                if new:
+                    refs.update((ref, None) for ref in self._checked(new) if self._is_new(ref))
             except Exception:
                 continue  # it fails again, and is counted, when its turn comes
         return list(refs)
@@ -200,27 +209,25 @@ class Batch:
 
     def _lacks_refs(self, event: Event) -> bool:
         """Do the needs, asked again where the own document changed, name unloaded refs?"""
-        if event.key not in self._asked:
+        if self._needs is None or event.key not in self._asked:
             return False
         try:
-            needs = self.unit.service.needs(event, self._states[own_ref(self.unit, event)])
-            return any(self._is_new(ref) for ref in self._checked(needs))
+            named = self._needs(event, self._states[own_ref(self.unit, event)])
+            new = [ref for ref in named if ref not in self._states]
+            return any(self._is_new(ref) for ref in self._checked(new))
         except Exception:
             return False
 
     def _decide_one(self, entry: Entry, event: Event) -> None:
-        unit = self.unit
-        context = Context(
-            event.appended_at if event.type != "wake" else event.data.due,
-            unit.name, unit.service.version, "", event.trace,
-        )
+        now = event.appended_at if event.type != "wake" else event.data.due
+        context = Context(now, self.unit.name, self._version, "", event.trace)
         try:
-            own = own_ref(unit, event)
-            own_state = self._state(own)
-            named = unit.service.needs(event, own_state)
-            states = {own: own_state}
-            states.update((ref, self._state(ref)) for ref in named)
-            decision = unit.service.decide(states, event, context)
+            own = Ref(self._kind, event.key)
+            states = {own: self._state(own)}
+            if self._needs is not None:
+                for ref in self._needs(event, states[own]):
+                    states[ref] = self._state(ref)
+            decision = self._decides(states, event, context)
             if type(decision) is Done:
                 self._done(entry, event, decision, states)
                 return
@@ -262,13 +269,13 @@ class Batch:
     ) -> None:
         """Everything is sealed before anything is kept: a value that cannot be encoded is this
         record's failure, not the batch's."""
-        saved = [self._sealed(ref, state, states) for ref, state in done.states.items()]
-        rows = self._rows(event, done)
-        for s, state in zip(saved, done.states.values(), strict=True):
-            self.saved[s.ref], self._states[s.ref] = s, state
-            if s.ref.kind == self.unit.service.kind:
-                self._asked.add(s.ref.key)
-        self.rows += rows
+        saved = {ref: self._sealed(ref, state, states) for ref, state in done.states.items()}
+        if done.events or done.asks:
+            self.rows += self._rows(event, done)
+        self.saved.update(saved)
+        self._states.update(done.states)
+        if self._needs is not None:
+            self._asked.update(ref.key for ref in saved if ref.kind == self._kind)
         self._finish(entry, event.id)
         self.failing.setdefault(event.key, False)
         self.counts.handled += 1
@@ -278,22 +285,26 @@ class Batch:
             raise AssertionError(f"decide wrote {ref}, which its needs did not name")
         if state is None:
             return Saved(ref, None, None)
-        labelled = self.unit.service.labels.get(ref.kind)
-        label = labelled(state) if labelled else None
+        if ref.kind not in self._labels:
+            return Saved(ref, ENCODE(state), None)
+        label = self._labels[ref.kind](state)
         if label is not None:
             label.encode()  # raises for what is no text
         return Saved(ref, ENCODE(state), label)
 
     def _rows(self, event: Event, done: Done) -> list[Outgoing]:
-        rows, ordinals = [], count()
-        for emit in done.events:
-            sealed = self.unit.book.seal(emit.data)
-            key = event.key if emit.key is None else emit.key
-            slot_of(key)  # raises for what is no text
-            if emit.topic not in self.unit.entry.writes:
-                raise ValueError(f"{self.unit.name} does not write {emit.topic} by the catalog")
-            rows.append(published(self.unit, event, emit.topic, key, sealed, next(ordinals)))
-        rows += [self._ask(event, ask, n) for n, ask in enumerate(done.asks)]
+        unit, rows = self.unit, []
+        for n, emit in enumerate(done.events):
+            key = emit.key
+            if key is None:
+                key = event.key
+            else:
+                slot_of(key)  # raises for what is no text
+            if emit.topic not in unit.entry.writes:
+                raise ValueError(f"{unit.name} does not write {emit.topic} by the catalog")
+            rows.append(published(unit, event, emit.topic, key, unit.book.seal(emit.data), n))
+        if done.asks:
+            rows += [self._ask(event, ask, n) for n, ask in enumerate(done.asks)]
         return rows
 
     def _ask(self, event: Event, ask: Ask, ordinal: int) -> Outgoing:

@@ -25,6 +25,7 @@ REQUESTS = frozenset((RETRY_REQUESTED, DISCARD_REQUESTED))
 class Unit(Struct, frozen=True, kw_only=True):
     """What worker and courier know of their service."""
 
+    name: str
     service: Service
     entry: ServiceEntry
     book: Book
@@ -34,11 +35,6 @@ class Unit(Struct, frozen=True, kw_only=True):
     decoders: dict[str, Callable[[bytes], Any]]
     topic_index: dict[str, int]
     lanes: int
-
-    @property
-    def name(self) -> str:
-        """The service's name."""
-        return self.service.name
 
 
 def unit_of(service: Service, catalog: Catalog, book: Book) -> Unit:
@@ -51,8 +47,9 @@ def unit_of(service: Service, catalog: Catalog, book: Book) -> Unit:
         kind: msgspec.json.Decoder(cls).decode for kind, cls in service.states.items()
     }
     return Unit(
-        service=service, entry=entry, book=book, answers=answers_of(service.name),
-        dead=dead_of(service.name), reads=reads, decoders=decoders,
+        name=service.name, service=service, entry=entry, book=book,
+        answers=answers_of(service.name), dead=dead_of(service.name), reads=reads,
+        decoders=decoders,
         topic_index={t: i for i, t in enumerate(sorted(reads))},
         lanes=catalog.lane_count(service.name),
     )
@@ -90,9 +87,9 @@ def published(
 ) -> Outgoing:
     """The row that publishes a sealed event, its id derived from its cause."""
     type_, version, value = sealed
-    id_ = child_id(cause.id, unit.service.name, type_, ordinal)
+    id_ = child_id(cause.id, unit.name, type_, ordinal)
     message = Message(
         key, value, id_, type_, version, cause.appended_at, cause.id, cause.trace,
-        unit.service.name, cause.notes,  # type: ignore[arg-type]
+        unit.name, cause.notes,  # type: ignore[arg-type]
     )
     return Outgoing(topic, True, message)

@@ -15,7 +15,7 @@ from penstock.engine.batch import Batch, Counts, Entry
 from penstock.engine.cuts import cut
 from penstock.engine.slots import Slots
 from penstock.engine.unit import Unit, open_record
-from penstock.errors import Malformed, OutsideLog, StaleOwner, StorageFull, UnknownSchema
+from penstock.errors import Corrupt, Malformed, OutsideLog, StaleOwner, StorageFull, UnknownSchema
 from penstock.event import Event, Position, Record
 from penstock.flow import Scan
 from penstock.limits import (
@@ -30,6 +30,7 @@ from penstock.limits import (
 )
 from penstock.ports import Advance, Claim, Lane, Log, Store, Taken, Tx, Waiting
 
+LOG = "log"  # the trouble of a log that cannot be read
 OUT_OF_ORDER = "out_of_order"  # the note of a record that was set aside and comes back
 
 
@@ -90,7 +91,12 @@ class Worker:
             return Progress()
         self._lane.hold(self.desired.held_lanes)
         self._limit = self.desired.batch or self._batch
-        taken = self._lane.take(self._limit, self._wanted(), topics)
+        try:
+            taken = self._lane.take(self._limit, self._wanted(), topics)
+        except Corrupt as error:
+            self.trouble[LOG] = f"{error}; nothing is read until it is restored"
+            return Progress()
+        self.trouble.pop(LOG, None)
         try:
             if self._rebalance(taken, now):
                 return Progress(records=1)
@@ -101,7 +107,6 @@ class Worker:
             self._forget(self._claims)
             return Progress(records=1)
         except StorageFull:
-            self._slots.clear(set(self._claims))
             return Progress(full=True)
 
     # Ownership -------------------------------------------------------------------------------
@@ -127,7 +132,11 @@ class Worker:
         if gone:
             self._forget(gone)
         if new:
-            self._claim(sorted(new), now)
+            try:
+                self._claim(sorted(new), now)
+            except StorageFull:
+                self._forget(new)  # claimed again, lest a death goes uncharged
+                raise
         for (topic, lane), extent in taken.outside.items():
             self._standing.add(lane)
             self.trouble[f"{topic}[{lane}]"] = (

@@ -75,11 +75,12 @@ def _drop(file: File, scope: int, horizon: tuple[int, int], keep: frozenset[byte
     txn, at = horizon
     # Ids begin with the root's append time, which is never later than the handling: everything
     # marked up to the checkpoint sorts before its time, so this reads from the front only.
+    kept = apsw.carray(tuple(keep) or (b"",))
     before = file.db.total_changes()
     file.run(
         "DELETE FROM marks WHERE scope = ?1 AND id IN (SELECT id FROM marks WHERE scope = ?1"
         " AND id < ?2 AND txn <= ?3 AND id NOT IN carray(?5) ORDER BY id LIMIT ?4)",
-        (scope, (at + 1).to_bytes(6, "big"), txn, PRUNE_ROWS_MAX, apsw.carray(tuple(keep) or (b"",))),
+        (scope, (at + 1).to_bytes(6, "big"), txn, PRUNE_ROWS_MAX, kept),
     )
     # The newest outbox row stays, so that its id is never given again.
     file.run(

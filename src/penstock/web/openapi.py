@@ -24,7 +24,7 @@ _ANYWHERE = (400, 404, 405, 421)
 _WRITING = (403, 408, 413, 415, 422, 503)
 
 
-def openapi(flow: Flow, catalog: Catalog, url: str = "") -> dict[str, Any]:
+def openapi(flow: Flow, catalog: Catalog) -> dict[str, Any]:
     """The whole document as plain JSON values."""
     described: list[tuple[Described, str]] = [(route, flow.name) for route in flow.routes]
     described += [(route, "platform") for route in OWN_ROUTES]
@@ -42,7 +42,7 @@ def openapi(flow: Flow, catalog: Catalog, url: str = "") -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": "What is answered with a 2xx to a write is durable.",
         },
-        **({"servers": [{"url": url}]} if url else {}),
+        "servers": [{"url": "/"}],
         "tags": [
             {"name": flow.name, "description": "What the flow brings."},
             {"name": "platform", "description": "Health, metrics, status and dead letters."},

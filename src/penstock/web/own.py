@@ -58,7 +58,7 @@ class Own:
 
     @cached_property
     def _document(self) -> dict[str, Any]:
-        return openapi(self._site.flow, self._site.catalog, self._site.url)
+        return openapi(self._site.flow, self._site.catalog)
 
     async def openapi(self, call: Call) -> Reply:
         """The description of every route."""

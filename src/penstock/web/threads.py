@@ -7,6 +7,7 @@ a group, not once a request. Stores and logs for reading belong to the reading t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from penstock.engine.intake import Delivery, Gate, Wanted
+from penstock.errors import StorageFull
 from penstock.flow import Call, Intake, Reply
 from penstock.web.problems import fault_reply
 
@@ -95,7 +97,9 @@ class Committer:
 
     def _keep(self) -> None:
         self._idle_at = time.monotonic() + IDLE_SECONDS
-        self._idle()
+        # On a full disk nothing can be tidied either; the next request finds out and says so.
+        with contextlib.suppress(StorageFull):
+            self._idle()
 
     def _run(self) -> None:
         try:

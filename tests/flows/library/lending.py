@@ -104,8 +104,8 @@ def _returned(states: States, event: Event, own: Loan, now: int) -> Decision:
 
 def _freed(states: States, loan: Loan) -> dict[Ref, Any]:
     ref = Ref("shelf", loan.title)
-    shelf = states[ref]
-    return {ref: replace(shelf, free=shelf.free + 1)}
+    shelf = states[ref] or Shelf()
+    return {ref: Shelf(bought=shelf.bought, free=shelf.free + 1)}
 
 
 Rule = Callable[[States, Event, Loan, int], Decision]

@@ -72,9 +72,9 @@ def test_request_and_copy_are_joined_in_either_order(
 ) -> None:
     rig = library()
     buy(rig)
-    halves = [lambda: ask(rig, "l1"), lambda: fetch(rig, "l1")]
+    halves: list[Callable[[Rig, str], Any]] = [ask, fetch]
     for half in halves if request_first else reversed(halves):
-        half()
+        half(rig, "l1")
         rig.run()
     assert loan(rig, "l1").state == "lent"
     assert rig.types("loans", "l1") == ["loan.began"]

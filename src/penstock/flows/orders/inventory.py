@@ -294,10 +294,6 @@ def decide(states: States, event: Event, context: Context) -> Decision:
     return _DECIDES[event.type](states, event, context)
 
 
-def _state(reservation: Reservation) -> str:
-    return reservation.state
-
-
 SERVICE = Service(
     name="inventory",
     kind=KIND,
@@ -310,5 +306,4 @@ SERVICE = Service(
     },
     decide=decide,
     needs=needs,
-    labels={KIND: _state},
 )

@@ -1,6 +1,6 @@
-"""The order flow's load for the bench: orders by number, and gateways that answer in process.
+"""The order flow's load for the bench: orders by number, and what the carrier sends back.
 
-The gateways are instant and always agree; the carrier's scans come back as requests at the door,
+The gateways answer in process (``GATEWAYS``); the carrier's scans come as requests at the door,
 as they do from a real one.
 """
 
@@ -21,7 +21,6 @@ from penstock.flows.orders.requests import (
     StockEntry,
     StockIn,
 )
-from penstock.ports import Gateway, Ok, Outcome, Request
 
 SKUS = 5000
 PIECES = 1_000_000
@@ -29,9 +28,8 @@ STOCK_ROUTE, ORDER_ROUTE, ECHO_ROUTE = "load_stock", "place_order", "carrier_web
 LIST_ROUTE, LIST_FIELD = "list_orders", "orders"
 ECHO_TOPIC, END_TOPIC = "shipments", "order_states"
 ENDS = frozenset({"order.completed", "order.rejected", "order.cancelled"})
-_STATES = {"authorise": "authorised", "capture": "captured", "void": "voided"}
 _DECODE = msgspec.json.Decoder(dict[str, Any]).decode
-_ENCODE = msgspec.json.Encoder().encode
+GATEWAYS = "penstock.flows.orders.gateways.instant:gateways"
 
 
 def stock() -> Iterator[StockIn]:
@@ -69,43 +67,5 @@ def echo(message: Message) -> Iterator[tuple[str, ScanIn]]:
             scan = f"{shipment}:{kind}"
             yield scan, ScanIn(
                 scan=scan, reference=f"{message.key}/{shipment}",
-                type=kind,  # type: ignore[arg-type]
+                type=kind,
             )
-
-
-class Payments:
-    """A provider that always agrees."""
-
-    def call(self, request: Request) -> Outcome:
-        """The money asked for, in the state asked for."""
-        asked = _DECODE(request.body)
-        said = {
-            "id": f"pay_{request.key}", "state": _STATES.get(request.name, "refunded"),
-            "amount": asked.get("amount", 0), "currency": asked.get("currency", ""),
-        }
-        return Ok(_ENCODE(said))
-
-
-class Carrier:
-    """A carrier that prints every label."""
-
-    def call(self, request: Request) -> Outcome:
-        """A label by the shipment's name."""
-        if request.name != "label":
-            return Ok(b'{"state":"voided"}')
-        shipment = _DECODE(request.body)["shipment"]
-        said = {"label": f"l_{shipment}", "tracking": f"t_{shipment}", "carrier": "bench"}
-        return Ok(_ENCODE(said))
-
-
-class Mail:
-    """A mail server that takes everything."""
-
-    def call(self, request: Request) -> Outcome:
-        """Taken."""
-        return Ok(b"{}")
-
-
-def gateways() -> dict[str, Gateway]:
-    """Every gateway of the catalog, in process."""
-    return {"payments": Payments(), "carrier": Carrier(), "mail": Mail()}

@@ -424,10 +424,6 @@ def decide(states: States, event: Event, context: Context) -> Decision:
     return Done({ref: turn.payment}, turn.events, turn.asks)
 
 
-def _state(payment: Payment) -> str:
-    return payment.state
-
-
 SERVICE = Service(
     name="payment",
     kind=KIND,
@@ -440,5 +436,4 @@ SERVICE = Service(
         "payment.answers": ("answer", "wake", "dead.discarded"),
     },
     decide=decide,
-    labels={KIND: _state},
 )

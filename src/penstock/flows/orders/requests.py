@@ -177,6 +177,7 @@ def order_id(now: int, client: str, key: str) -> str:
 
 # ---- card numbers: refused wherever they are
 
+_RUN = re.compile(rb"[0-9]{13}")
 _DIGITS = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
 _GTIN_LENGTHS = (13, 14)
 
@@ -202,7 +203,9 @@ def _is_card(text: str, name: str) -> bool:
 
 def card_field(body: Struct) -> str:
     """The path of the first field that holds a card number, or an empty string."""
-    if not _DIGITS.search(msgspec.json.encode(body).decode()):
+    raw = msgspec.json.encode(body)
+    # Most bodies have no such run even without their spaces: a plain scan says so quickly.
+    if not _RUN.search(raw.translate(None, b" -")) or not _DIGITS.search(raw.decode()):
         return ""
     return next(_card_paths(msgspec.to_builtins(body), "", ""), "")
 

@@ -328,10 +328,6 @@ def decide(states: States, event: Event, context: Context) -> Decision:
     return Done({ref: turn.parcel}, turn.events, turn.asks)
 
 
-def _state(parcel: Parcel) -> str:
-    return parcel.state
-
-
 SERVICE = Service(
     name="shipping",
     kind=KIND,
@@ -342,5 +338,4 @@ SERVICE = Service(
         "shipping.answers": ("answer",),
     },
     decide=decide,
-    labels={KIND: _state},
 )

@@ -1,0 +1,264 @@
+"""Every process is killed with -9, in mid-flow and at the named cut points; every order ends right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+import penstock.flows.orders
+from penstock.engine.cuts import POINTS
+from tests.crash.books import SERVICES, select
+from tests.crash.ends import ends
+from tests.crash.rig import MEMBERS, Client, Shop, all_end_right, running
+from tests.support import eventually
+
+SHIPPED = Path(penstock.flows.orders.__file__).parent / "catalog.toml"
+DRAIN_SECONDS = 15.0
+WORKER_POINTS = sorted(p for p in POINTS if p.startswith("worker."))
+COURIER_POINTS = ("courier.called", "courier.settled")
+INTAKE_POINTS = ("intake.position", "intake.reply")
+ASKING = ("payment", "shipping", "notify")
+
+
+@contextmanager
+def open_shop(folder: Path, **how: object) -> Iterator[tuple[Shop, Client]]:
+    """A shop with a client that has loaded enough of everything."""
+    with running(folder / "home", **how) as shop:
+        client = Client(shop, folder / "journal.jsonl")
+        try:
+            yield shop, client
+        finally:
+            client.close()
+
+
+@pytest.fixture(scope="module")
+def shop_and_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shop, Client]]:
+    """One shop for several kills: what an earlier one broke, a later one sees."""
+    with open_shop(tmp_path_factory.mktemp("shop")) as both:
+        yield both
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_process_killed_in_mid_flow_loses_nothing(
+    shop_and_client: tuple[Shop, Client], member: str
+) -> None:
+    shop, client = shop_and_client
+    client.stock(member, 100)
+    with client.busy(member, 12):
+        shop.kill(member)
+    all_end_right(shop, client)
+
+
+def cuts_of_round(turn: int, marks: Path) -> list[str]:
+    """Every point once, each at another service in another round."""
+    placed = [(SERVICES[(n + turn) % len(SERVICES)], p) for n, p in enumerate(WORKER_POINTS)]
+    placed += [(ASKING[(n + turn) % len(ASKING)], p) for n, p in enumerate(COURIER_POINTS)]
+    placed += [("door", point) for point in INTAKE_POINTS]
+    return [
+        f"{member}/{point}:{2 + n}:{marks}/{member}-{point}"
+        for n, (member, point) in enumerate(placed)
+    ]
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_process_killed_at_any_cut_point_loses_nothing(tmp_path: Path, turn: int) -> None:
+    marks = tmp_path / "fired"
+    marks.mkdir()
+    cuts = cuts_of_round(turn, marks)
+    with open_shop(tmp_path, env={"PENSTOCK_CUT": " ".join(cuts)}) as (shop, client):
+        client.stock("TEAPOT", 1000)
+
+        def all_fired() -> bool:
+            client.mixed("TEAPOT", 5)
+            return len(list(marks.iterdir())) == len(cuts)
+
+        eventually(all_fired, 40, what=f"every one of {cuts} fires")
+        all_end_right(shop, client)
+
+
+def test_a_process_killed_while_it_drains_loses_nothing(tmp_path: Path) -> None:
+    marks = tmp_path / "fired"
+    marks.mkdir()
+    cuts = " ".join(f"{s}/crew.drain:1:{marks}/{s}" for s in SERVICES)
+    with open_shop(tmp_path, env={"PENSTOCK_CUT": cuts}) as (shop, client):
+        client.stock("TEAPOT", 100)
+        with client.busy("TEAPOT", 10):
+            assert shop.stop() == 0
+            assert {path.name for path in marks.iterdir()} == set(SERVICES)
+            shop.start()
+        all_end_right(shop, client)
+
+
+def test_the_parent_killed_and_started_at_once_leaves_no_orphan(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as (shop, client):
+        client.stock("TEAPOT", 100)
+        with client.busy("TEAPOT", 15):
+            before, port = shop.family(), shop.port
+            shop.kill_up()
+            shop.start()
+            assert shop.port == port
+            assert not set(before) & set(shop.family())
+        all_end_right(shop, client)
+
+
+def test_sigterm_drains_and_a_later_start_goes_on(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as (shop, client):
+        client.stock("TEAPOT", 100)
+        with client.busy("TEAPOT", 15):
+            began = time.monotonic()
+            assert shop.stop() == 0
+            assert time.monotonic() - began < DRAIN_SECONDS
+            assert "not all by itself" not in shop.said()
+            assert not shop.family()
+            shop.start()
+        all_end_right(shop, client)
+        assert shop.stop() == 0
+        assert ends(shop.home, client.journal) == []
+
+
+def test_a_second_sigterm_ends_at_once(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as (shop, client):
+        client.stock("TEAPOT", 10)
+        order = client.order("TEAPOT", card="tok_timeout")
+        ledger = shop.home / "sandbox" / "payments" / "provider.sqlite"
+        charged = "SELECT 1 FROM calls WHERE order_id = ? AND operation = 'authorise'"
+        eventually(lambda: select(ledger, charged, order), what="the call hangs")
+        assert shop.process is not None
+        shop.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "Draining" in shop.said(), what="the drain begins")
+        shop.process.send_signal(signal.SIGTERM)
+        assert shop.process.wait(2.0) == 130
+        eventually(lambda: not shop.family(), 2.0, what="nobody is left")
+        shop.start()
+        all_end_right(shop, client)
+
+
+def test_who_stops_inside_a_transaction_is_killed(tmp_path: Path) -> None:
+    marks = [tmp_path / "worker", tmp_path / "door"]
+    cuts = (
+        f"inventory/worker.before_commit:5:{marks[0]}:STOP door/intake.position:5:{marks[1]}:STOP"
+    )
+    env = {"PENSTOCK_CUT": cuts, "PENSTOCK_TRANSACTION_SECONDS": "1"}
+    with open_shop(tmp_path, env=env) as (shop, client):
+        client.stock("TEAPOT", 100)
+        client.mixed("TEAPOT", 15)
+        all_end_right(shop, client)
+        assert all(mark.exists() for mark in marks)
+        said = shop.said()
+    for member in ("inventory", "door"):
+        assert said.count(f"{member} is stuck inside a transaction; killing it") == 1
+
+
+def test_who_was_stopped_and_wakes_up_is_fenced(tmp_path: Path) -> None:
+    catalog, mark = tmp_path / "catalog.toml", tmp_path / "stopped"
+    declared = SHIPPED.read_text()
+    catalog.write_text(declared.replace("[services.inventory]", "[services.inventory]\nworkers = 2"))
+    cut = f"inventory/worker.open:1:{mark}:STOP"
+    with open_shop(tmp_path, catalog=catalog, env={"PENSTOCK_CUT": cut}) as (shop, client):
+        skus = [f"SKU-{n}" for n in range(12)]
+        entries = [{"sku": sku, "quantity": 10} for sku in skus]
+        client.send("/stock", "stock", {"file": "f", "entries": entries})
+        eventually(mark.exists, what="the worker holds a batch and stands still")
+        epochs = owners(shop)
+        with third_worker(shop):
+            # One more member moves lanes away from the sleeper, whose batch is in its hands.
+            eventually(lambda: sum(owners(shop)) > sum(epochs), what="lanes have new owners")
+            os.kill(shop.pid("inventory"), signal.SIGCONT)
+            for sku in skus:
+                client.order(sku)
+            all_end_right(shop, client)
+        all_end_right(shop, client)
+
+
+def owners(shop: Shop) -> list[int]:
+    """The epoch of every lane of the inventory service."""
+    sql = "SELECT epoch FROM owners WHERE lane >= 0 ORDER BY lane"
+    return [epoch for (epoch,) in select(shop.home / "inventory.db", sql)]
+
+
+@contextmanager
+def third_worker(shop: Shop) -> Iterator[None]:
+    """A worker started by hand beside the crew's two."""
+    words = shop.command("worker", "inventory", "--member", "inventory-3")
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        yield
+        process.terminate()
+        assert process.wait(DRAIN_SECONDS) == 0
+
+
+# The judge itself --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a home in which every order has ended right, and its journal."""
+    folder = tmp_path_factory.mktemp("ended")
+    with open_shop(folder) as (shop, client):
+        client.stock("TEAPOT", 100)
+        client.mixed("TEAPOT", 10)
+        client.order("TEAPOT", card="tok_wrong_amount", end=("on_hold",))
+        all_end_right(shop, client)
+        assert shop.stop() == 0
+    return folder
+
+
+TAMPERED: dict[str, tuple[str, str]] = {
+    "a second capture": (
+        "sandbox/payments/provider.sqlite",
+        "INSERT INTO effects SELECT NULL, at, key || '2', operation, order_id, part, id || '2',"
+        " reference, amount, currency, method, due FROM effects WHERE operation = 'capture' LIMIT 1",
+    ),
+    "an authorisation that stands": (
+        "sandbox/payments/provider.sqlite", "DELETE FROM effects WHERE operation = 'void'",
+    ),
+    "a second label": (
+        "sandbox/carrier/carrier.sqlite",
+        "INSERT INTO effects SELECT NULL, at, key || '2', operation, order_id, part || '2', id,"
+        " reference, amount, currency, method, due FROM effects LIMIT 1",
+    ),
+    "a mail that was never sent": (
+        "sandbox/mail/mail.sqlite", "DELETE FROM mails WHERE kind = 'dispatched'",
+    ),
+    "an order lost from the log": (
+        "door.db", "DELETE FROM log_orders WHERE at = (SELECT max(at) FROM log_orders)",
+    ),
+    "an event twice": (
+        "payment.db",
+        "INSERT INTO log_payments SELECT at + count, count, appended_at, txn, epoch, schemas,"
+        " codec, crc, body FROM log_payments WHERE at = (SELECT max(at) FROM log_payments)",
+    ),
+    "an order that never ends": (
+        "order.db", "UPDATE documents SET body = replace(body, '\"completed\"', '\"shipped\"')",
+    ),
+    "a dead letter that vanished": ("payment.db", "DELETE FROM waiting"),
+    "stock from nowhere": (
+        "inventory.db",
+        "UPDATE documents SET body = replace(body, '\"on_hand\":', '\"on_hand\":1')"
+        " WHERE kind = 'stock'",
+    ),
+}  # fmt: skip
+
+
+def test_the_judge_finds_nothing_where_nothing_is_wrong(ended: Path) -> None:
+    assert ends(ended / "home", ended / "journal.jsonl") == []
+
+
+@pytest.mark.parametrize("crime", TAMPERED)
+def test_the_judge_sees(ended: Path, tmp_path: Path, crime: str) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(ended / "home", home, ignore=shutil.ignore_patterns("run", "logs"))
+    file, sql = TAMPERED[crime]
+    db = apsw.Connection(str(home / file))
+    db.execute(sql)
+    assert db.changes(), "nothing was tampered with"
+    db.close()
+    assert ends(home, ended / "journal.jsonl")
