@@ -16,7 +16,7 @@ from penstock.event import Message, Record
 from penstock.flow import Call, Intake, Reply
 
 GROUP = 500
-IN_FLIGHT = 3000
+IN_FLIGHT = 6000
 READ_RECORDS = 2000
 
 

@@ -133,7 +133,10 @@ def _where_options() -> list[click.Parameter]:
             ["--home"], type=folder, metavar="FOLDER",
             help=f"The home folder; else as given before the command, else {DEFAULT_HOME}.",
         ),
-        click.Option(["-o", "--output"], type=click.Choice(["table", "json"]), default="table"),
+        click.Option(
+            ["-o", "--output"], type=click.Choice(["table", "json"]), default="table",
+            show_default=True, help="json: the account of all rows as one object, last.",
+        ),
     ]  # fmt: skip
 
 

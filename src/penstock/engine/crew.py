@@ -127,7 +127,7 @@ class Crew:
     def _last_words(self, running: Running) -> str:
         path = self._logs / f"{running.member.name}.log"
         lines = [x for x in path.read_text(errors="replace").splitlines() if x.strip()]
-        words = lines[-1] if lines else "no message"
+        words = lines[-1].removeprefix("error: ") if lines else "no message"
         return f"{running.member.name} did not start: {words}"
 
     def watch(self) -> None:
