@@ -53,7 +53,7 @@ def python() -> str:
     return sys.executable
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """One Chromium for all browser tests of a process, driven by Playwright's sync API."""
     from playwright.sync_api import sync_playwright

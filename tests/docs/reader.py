@@ -26,7 +26,7 @@ BOUNDED = {  # what never ends by itself, or would run this very test
     r"^(\./penstock topics tail \S+)(?!.*--no-follow)": r"\1 --no-follow",
     r"^\./penstock bench\b": "./penstock bench --help",
     r"^\./test\b": "test -x ./test",
-    r"^\./penstock up\b": "./penstock status",  # it runs already, in another terminal
+    r"^(\./)?penstock up\b": "./penstock status",  # it runs already, in another terminal
 }
 ELSEWHERE = re.compile(r"^\./penstock (demo|worker|web)\b")  # needs a home of its own
 UP = re.compile(r"^\./penstock up\b")
@@ -96,7 +96,7 @@ class Reader:
             cwd=self.desk, env=self.environment, stdout=out, stderr=out, text=True,
         )
         out.close()
-        self._url = eventually(self._address, 30, what="up is ready")
+        self._url = eventually(self._address, 30, what="up is ready") or ""
 
     def _address(self) -> str | None:
         assert self._up is not None
@@ -117,9 +117,9 @@ class Reader:
             self._up = None
         return self._said
 
-    def do(self, block: Block, shows: str | None, where: str) -> None:
-        """Type a block; what it shows must be what the document says."""
-        text = block.text
+    def do(self, block: Block, shows: str | None, name: str) -> None:
+        """Type a block of the document; what it shows must be what the document says."""
+        text, where = block.text, f"{name}:{block.line}"
         if UP.match(text) and text.count("\n") == 1:
             assert self._up is not None
             assert missing(shows or "", self._said) is None, f"{where}\n{self._said}"

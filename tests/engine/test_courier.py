@@ -323,3 +323,32 @@ def test_a_courier_left_alone_claims_once(tmp_path: Path) -> None:
     find = "SELECT epoch FROM owners WHERE lane = ?"
     epochs = rig.stores["tally"].file.run(find, (COURIER_LANE,))
     assert epochs == [(1,)]
+
+
+def test_a_result_that_comes_after_its_courier_was_overtaken_is_dropped(tmp_path: Path) -> None:
+    rig, gateway = bank(home=tmp_path)
+    asking(rig, "k1", "k2")
+    old, pool, other = rig.couriers["tally"], rig.pools["tally"], HandPool()
+    old.step(rig.clock.now())
+    young = rig.new_courier("tally", other)
+    young.step(rig.clock.now())
+    other.work()
+    young.step(rig.clock.now())
+    for _ in range(2):
+        pool.work(1)
+        old.step(rig.clock.now())
+        old.step(rig.clock.now())
+    assert len(gateway.calls) == 4
+    assert len(rig.records("tally.answers")) == 2
+
+
+def test_an_answer_has_the_same_id_whenever_it_comes() -> None:
+    """Derived from its ask, so that a re-run recognises it."""
+    ids = []
+    for late in (0, 5000):
+        rig, _ = bank()
+        asking(rig, "k")
+        rig.wait(late)
+        ids.append([record.message.id for record in rig.records("tally.answers")])
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == 1

@@ -59,7 +59,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 6 not passed, 7 nothing wrong was found but there was nothing to compare with."""
+        """0 passed, 6 not passed, 7 nothing wrong found, nothing to compare with."""
         if self.wrong or any(not v.passed for j in self.judged for v in j.verdicts):
             return NOT_PASSED
         return INCONCLUSIVE if self.inconclusive else OK

@@ -101,10 +101,11 @@ class Provider:
         return Outcome(body={"state": "voided"})
 
     def refund(self, wanted: dict[str, Any], script: str) -> Outcome:
-        """Give back what was taken, at most that."""
-        order, amount = wanted["order"], wanted["amount"]
+        """Give back what was taken, at most that; all that is left where no amount is named."""
+        order = wanted["order"]
         left = self.captured.get(order, 0) - self.refunded.get(order, 0)
-        if script == "decline" or amount > left:
+        amount = wanted.get("amount", left)
+        if script == "decline" or amount > left or not left:
             return _declined("nothing left")
         self.refunded[order] = self.refunded.get(order, 0) + amount
         return Outcome(body={"state": "refunded", "amount": amount})

@@ -103,3 +103,4 @@ def test_a_parked_payment_shows_on_hold_until_a_person_decided() -> None:
         assert shop.order().state == "rejected"
         assert shop.order().reason == "abandoned"
         assert shop.state("inventory", "reservation").state == "released"
+        shop.check()  # the customer has all of the money back, and nothing dangles

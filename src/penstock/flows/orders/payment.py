@@ -180,12 +180,13 @@ def _send_back_from_closing(payment: Payment, fact: Fact, key: str) -> Turn | Pa
 
 
 def _refund(payment: Payment, fact: Fact, key: str) -> Turn:
-    amount = (payment.captured_minor or _due(payment)) - payment.refunded_minor
+    """Give back what was captured; where that is not known, all of it, whatever it was."""
     refund = f"r{payment.refunds + 1}"
-    request = {
-        "order": key, "refund": refund, "payment": payment.payment, "amount": amount,
-        "currency": payment.currency,
+    request: dict[str, str | int] = {
+        "order": key, "refund": refund, "payment": payment.payment, "currency": payment.currency
     }
+    if payment.captured_minor:
+        request["amount"] = payment.captured_minor - payment.refunded_minor
     ask = Ask(GATEWAY, "refund", request, f"refund:{key}:{refund}")
     return Turn(replace(payment, refunds=payment.refunds + 1), (), (ask,))
 
@@ -281,7 +282,7 @@ def _refunded_late(payment: Payment, fact: Fact, key: str) -> Turn | Park:
     """Closed already: a late capture went back, or one nobody had seen before an abandon."""
     if payment.refunded_minor or not payment.refunds:
         return _known(fact, payment, payment.refunded_minor)
-    wrong = _differs(fact, payment.captured_minor or _due(payment), payment.currency)
+    wrong = _differs(fact, payment.captured_minor or fact.amount_minor, payment.currency)
     if wrong:
         return wrong
     unseen = payment.captured_minor == 0
@@ -300,8 +301,8 @@ def _abandon(payment: Payment, fact: Fact, key: str) -> Turn:
     """A person gave up on it before the capture is known: close, and give back what may be.
 
     What the provider did is unknown here, so a void is asked (with nothing held it forbids a
-    later hold) and, where a capture was under way, a refund behind it: what does not fit is
-    refused and changes nothing.
+    later hold) and, where a capture was under way, a refund of all it took behind it: with
+    nothing captured it is refused and changes nothing.
     """
     turn = _close(payment, fact, key)
     if payment.captured_minor:

@@ -67,11 +67,11 @@ class Void(Body, frozen=True, kw_only=True):
 
 
 class Refund(Body, frozen=True, kw_only=True):
-    """Give back an amount of what was taken."""
+    """Give back an amount of what was taken; without an amount, all that is left of it."""
 
     refund: Word
     payment: Word
-    amount: Amount
+    amount: Amount | None = None
     currency: Currency
 
     @property
@@ -148,11 +148,12 @@ def refund(case: Case) -> Verdict:
     if body.currency != taken[0].currency:
         return declined("other_currency", f"captured in {taken[0].currency}")
     left = _sum(case, "capture", body.payment) - _sum(case, "refund", body.payment)
-    if body.amount > left:
+    amount = left if body.amount is None else body.amount
+    if amount > left or not left:
         return declined("amount_too_large", "more than is captured and not yet refunded")
-    about = {"amount": body.amount, "currency": body.currency}
+    about = {"amount": amount, "currency": body.currency}
     effect = _effect(case, "refund", minted("ref", case.key), body.payment, **about)
-    answer = {"state": "refunded", "amount": body.amount}
+    answer = {"state": "refunded", "amount": amount}
     return Verdict(status=200, answer=answer, effect=effect)
 
 
