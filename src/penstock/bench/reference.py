@@ -92,10 +92,8 @@ def join(states: States, event: Event, context: Context) -> Decision:
     if type(e) is Shipped:
         end = Completed(e.order_id, e.trace)
         return Done({ref: Joined(done=True)}, (Emit("completed", end),))
-    if type(e) is Reserved:
-        own = Joined(e.skus, own.shipping)
-    else:
-        own = Joined(own.skus, e.shipping)
+    reserved = type(e) is Reserved
+    own = Joined(e.skus, own.shipping) if reserved else Joined(own.skus, e.shipping)
     if own.skus is None or own.shipping is None:
         return Done({ref: own})
     out = Requested(e.order_id, own.shipping, own.skus, e.trace)

@@ -103,7 +103,8 @@ class Crew:
         os.set_blocking(running.process.stdout.fileno(), False)
 
     def _await_ready(self, running: Running, deadline: float) -> None:
-        assert running.process is not None and running.process.stdout is not None
+        assert running.process is not None
+        assert running.process.stdout is not None
         out: IO[bytes] = running.process.stdout
         while running.ready is None:
             line = out.readline()

@@ -37,7 +37,7 @@ class Cut:
     """One cut of the environment: which point, after how many passes, once or always."""
 
     def __init__(self, text: str) -> None:
-        place, count, file, action = (text.split(":") + ["", "", ""])[:4]
+        place, count, file, action = ([*text.split(":"), "", "", ""])[:4]
         self.member, _, self.point = place.rpartition("/")
         assert self.point in POINTS, f"PENSTOCK_CUT names no cut point: {self.point}"
         self._left, self._file = int(count or 1), Path(file) if file else None
