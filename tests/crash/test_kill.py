@@ -1,4 +1,4 @@
-"""Every process is killed with -9, in mid-flow and at the named cut points; every order ends right."""
+"""Every process is killed with -9, in mid-flow and at named cut points; every order ends right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -161,7 +161,8 @@ def test_who_stops_inside_a_transaction_is_killed(tmp_path: Path) -> None:
 def test_who_was_stopped_and_wakes_up_is_fenced(tmp_path: Path) -> None:
     catalog, mark = tmp_path / "catalog.toml", tmp_path / "stopped"
     declared = SHIPPED.read_text()
-    catalog.write_text(declared.replace("[services.inventory]", "[services.inventory]\nworkers = 2"))
+    two = declared.replace("[services.inventory]", "[services.inventory]\nworkers = 2")
+    catalog.write_text(two)
     cut = f"inventory/worker.open:1:{mark}:STOP"
     with open_shop(tmp_path, catalog=catalog, env={"PENSTOCK_CUT": cut}) as (shop, client):
         skus = [f"SKU-{n}" for n in range(12)]
@@ -215,7 +216,8 @@ TAMPERED: dict[str, tuple[str, str]] = {
     "a second capture": (
         "sandbox/payments/provider.sqlite",
         "INSERT INTO effects SELECT NULL, at, key || '2', operation, order_id, part, id || '2',"
-        " reference, amount, currency, method, due FROM effects WHERE operation = 'capture' LIMIT 1",
+        " reference, amount, currency, method, due FROM effects"
+        " WHERE operation = 'capture' LIMIT 1",
     ),
     "an authorisation that stands": (
         "sandbox/payments/provider.sqlite", "DELETE FROM effects WHERE operation = 'void'",

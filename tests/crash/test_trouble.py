@@ -1,4 +1,4 @@
-"""Full disks, taken ports, foreign homes, broken catalogs: said in one line, and mended in place."""
+"""Full disks, taken ports, foreign homes, broken catalogs: said in one line, mended in place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def successor(shop: Shop, member: str, before: int) -> int | None:
     return next((pid for pid in found if pid != before), None)
 
 
-# A start that cannot be ----------------------------------------------------------------------------
+# A start that cannot be --------------------------------------------------------------------------
 
 
 def start(shop: Shop, *words: str) -> tuple[int, str]:
