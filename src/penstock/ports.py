@@ -246,9 +246,11 @@ class Store(Protocol):
         Blocks while another writer holds the file. Raises ``StorageFull``, ``StaleOwner``.
         """
 
-    def due(self, destination: str, now: int, after: int, limit: int) -> list[Due]:
-        """Unsettled rows of a destination in id order with id above ``after``; for ``clock``
-        those due by ``now`` in due order. Read-only."""
+    def due(
+        self, destination: str, now: int, after: int, limit: int, *, is_topic: bool = False
+    ) -> list[Due]:
+        """Unsettled rows of a gateway (or a topic: the two may share a name) in id order with
+        id above ``after``; for ``clock`` those due by ``now`` in due order. Read-only."""
 
     def settle(self, epoch: int, rows: Sequence[Settled], answers_to: str, now: int) -> None:
         """Close rows and append their answers in one transaction, under the courier's epoch.

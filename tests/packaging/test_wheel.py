@@ -37,7 +37,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "venv", str(folder / "env"), cwd=folder)
     python = folder / "env" / "bin" / "python"
     (wheel,) = folder.glob("*.whl")
-    run(str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel), cwd=folder)
+    pip = (str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index")
+    run(*pip, str(wheel), cwd=folder)
     home = Path(run(str(python), "-c", "import site; print(site.getsitepackages()[0])",
                     cwd=folder).stdout.strip())  # fmt: skip
     # The libraries are the locked ones of the environment that runs this test: a plain path

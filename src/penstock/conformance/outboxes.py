@@ -64,6 +64,17 @@ def names(rows: Sequence[Due]) -> list[str]:
 
 
 @outboxes.scenario()
+def a_topic_and_a_gateway_may_share_a_name(fixture: StoreFixture) -> None:
+    """Rows to the topic are not the gateway's: an event is no call, and a call no event."""
+    store = fixture.open()
+    send(store, ask("k", "call", "press"), Outgoing("press", True, message("k", "printed")))
+    (call,) = Courier(fixture.open()).due("press")
+    (event,) = store.due("press", NOW, 0, 100, is_topic=True)
+    assert (call.name, call.is_topic) == ("call", False)
+    assert (event.message, event.is_topic) == (message("k", "printed"), True)
+
+
+@outboxes.scenario()
 def rows_are_due_in_order(fixture: StoreFixture) -> None:
     """A gateway's rows come in the order sent, over many commits, and only its own."""
     store = fixture.open()

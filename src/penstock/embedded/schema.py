@@ -57,7 +57,7 @@ CREATE TABLE outbox(
   retry_at INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '',
   settled_at INTEGER, outcome TEXT NOT NULL DEFAULT '',
   txn INTEGER NOT NULL, epoch INTEGER NOT NULL, settled_txn INTEGER);
-CREATE INDEX outbox_open ON outbox(scope, destination, id)
+CREATE INDEX outbox_open ON outbox(scope, is_topic, destination, id)
   WHERE settled_at IS NULL AND due = 0;
 CREATE INDEX outbox_due ON outbox(scope, destination, due, id)
   WHERE settled_at IS NULL AND due > 0;

@@ -134,7 +134,7 @@ class Courier:
     def _carry_topic(self, topic: str, now: int) -> list[Settled]:
         """Append a destination's rows in id order. A crash before closing appends them again;
         the marks of the readers absorb it."""
-        rows = self._store.due(topic, now, 0, COURIER_ROWS_MAX)
+        rows = self._store.due(topic, now, 0, COURIER_ROWS_MAX, is_topic=True)
         if not rows:
             return []
         cut("courier.send")

@@ -212,16 +212,18 @@ class SqliteStore:
         with self.file.write():
             yield SqliteTx(self.file, self.scope, self.direct)
 
-    def due(self, destination: str, now: int, after: int, limit: int) -> list[Due]:
+    def due(
+        self, destination: str, now: int, after: int, limit: int, *, is_topic: bool = False
+    ) -> list[Due]:
         """Unsettled rows; the clock's in due order, others in id order."""
-        if destination == CLOCK:
+        if destination == CLOCK and not is_topic:
             where, values = "due > 0 AND due <= ? ORDER BY due, id", (now,)
         else:
             where, values = "due = 0 AND id > ? ORDER BY id", (after,)
         found = self.file.run(
-            f"SELECT {_DUE} FROM outbox WHERE scope = ? AND destination = ?"
+            f"SELECT {_DUE} FROM outbox WHERE scope = ? AND is_topic = ? AND destination = ?"
             f" AND settled_at IS NULL AND {where} LIMIT ?",
-            (self.scope, destination, *values, limit),
+            (self.scope, is_topic, destination, *values, limit),
         )
         return [_due(row) for row in found]
 
