@@ -207,7 +207,7 @@ def test_another_amount_is_parked(known: tuple[object, ...]) -> None:
     decision = when(payment(placed(), *known), notice("authorised", 1299))
     assert isinstance(decision, Park)
     assert decision.kind == "amount_differs"
-    assert "1299 GBP, expected 1300 GBP" in decision.reason
+    assert "12.99 GBP, expected 13.00 GBP" in decision.reason
 
 
 def test_another_currency_is_parked() -> None:

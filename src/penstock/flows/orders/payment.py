@@ -45,6 +45,7 @@ from penstock.flows.orders.lifecycle import (
     NEW,
 )
 from penstock.flows.orders.payment_facts import Fact, fact_of
+from penstock.flows.orders.pricing import money
 
 KIND = "payment"
 GATEWAY = "payments"
@@ -89,9 +90,10 @@ Move = Callable[[Payment, Fact, str], Turn | Park]
 def _differs(fact: Fact, amount_minor: int, currency: str) -> Park | None:
     if fact.amount_minor == amount_minor and fact.currency in ("", currency):
         return None
+    said, due = money(fact.amount_minor, fact.currency or currency), money(amount_minor, currency)
     return Park(
         "amount_differs",
-        f"{fact.name} {fact.amount_minor} {fact.currency}, expected {amount_minor} {currency}",
+        f"{fact.name} {said}, expected {due}",
     )
 
 

@@ -11,8 +11,11 @@ from penstock.flows.orders.events import Line
 AMOUNT_MAX = 1 << 53  # beyond it JSON numbers of other languages lose pennies
 BASIS_POINTS = 10_000
 
-_DECIMALS = {"JPY": 0, "KRW": 0, "ISK": 0, "CLP": 0, "VND": 0, "XOF": 0, "XAF": 0,
-             "BHD": 3, "KWD": 3, "OMR": 3, "JOD": 3, "TND": 3}
+# Digits after the point, by ISO 4217; every other currency has two.
+_NO_MINOR = ["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX"]
+_NO_MINOR += ["UYI", "VND", "VUV", "XAF", "XOF", "XPF"]
+_THREE_MINOR = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"]
+_DECIMALS = dict.fromkeys(_NO_MINOR, 0) | dict.fromkeys(_THREE_MINOR, 3)
 
 
 class Overflow(ValueError):
@@ -117,9 +120,14 @@ def total(lines: Iterable[Line]) -> int:
     return sum(line.gross_minor for line in lines)
 
 
+def decimals_of(currency: str) -> int:
+    """Digits after the point of a currency's amounts."""
+    return _DECIMALS.get(currency, 2)
+
+
 def money(minor: int, currency: str) -> str:
     """An amount as people read it: ``12.30 GBP``."""
-    decimals = _DECIMALS.get(currency, 2)
+    decimals = decimals_of(currency)
     sign, digits = ("-" if minor < 0 else ""), str(abs(minor)).rjust(decimals + 1, "0")
     point = len(digits) - decimals
     text = digits if decimals == 0 else f"{digits[:point]}.{digits[point:]}"

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from penstock.errors import Usage
 from penstock.flows.orders.export import Export, Row
+from penstock.flows.orders.pricing import decimals_of
 
 # What the door takes. A row beyond it is set aside; a description is cut.
 QUANTITY_MAX = 1_000_000
@@ -41,11 +42,6 @@ REASONS: dict[str, str] = {
     "different_content": "this invoice was placed before with other content",
     "refused": "the door refused the order",
 }
-
-# Digits after the point, by ISO 4217; every other currency has two.
-_NO_MINOR = {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX"}
-_NO_MINOR |= {"UYI", "VND", "VUV", "XAF", "XOF", "XPF"}
-_THREE_MINOR = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/]{1,60}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,9}")
@@ -125,7 +121,7 @@ def verdict(
         at = _at(export.cell(row, "invoice_date"), reading.date_format, zone)
     except _Unreadable as wrong:
         return SetAside(index, "malformed", f"{REASONS['malformed']}: {wrong}")
-    minor = price.scaleb(_digits(reading.currency))
+    minor = price.scaleb(decimals_of(reading.currency))
     reason = _reason(invoice, sku, quantity, minor)
     if reason:
         return SetAside(index, reason, REASONS[reason])
@@ -204,5 +200,3 @@ def _customer(text: str) -> str:
     return whole[1] if whole else _CONTROL.sub(" ", text)
 
 
-def _digits(currency: str) -> int:
-    return 0 if currency in _NO_MINOR else 3 if currency in _THREE_MINOR else 2
