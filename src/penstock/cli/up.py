@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from penstock import assemble
+from penstock.catalog.model import Catalog
 from penstock.cli.output import say
 from penstock.engine.crew import Crew, Member, bury
 from penstock.engine.runner import write_whole
@@ -117,7 +118,26 @@ def show_where(up: Up) -> None:
         place = ready.get("listening") or ready.get("url") or ""
         where = f"{place['host']}:{place['port']}" if isinstance(place, dict) else str(place)
         say(f"  {line['name']:<20} pid {line['pid'] or '–':<8} {where:<24} {line['about']}")
+    for sentence in patience(up.house.catalog):
+        say(sentence)
     say(f"\n  page and API   {up.url}\n  home folder    {up.house.home}\n")
+
+
+def patience(catalog: Catalog) -> list[str]:
+    """The worst case of every retry policy: what a record or a call that always fails costs."""
+    policies: dict[str, list[str]] = {}
+    for s in catalog.services.values():
+        if s.handler:
+            cost = f"{s.retry.attempts} attempts over {s.retry.worst_case_seconds():g} s"
+            policies.setdefault(cost, []).append(s.name)
+    lines = [f"\n  a record that always fails is parked after {c}: {', '.join(names)}"
+             for c, names in policies.items()]  # fmt: skip
+    waits: dict[str, list[str]] = {}
+    for g in catalog.gateways.values():
+        waits.setdefault(f"{g.buffer_seconds / 3600:g} h", []).append(g.name)
+    lines += [f"  a call that is never answered is given up after {c}: {', '.join(names)}"
+              for c, names in waits.items()]  # fmt: skip
+    return lines
 
 
 @click.command()
