@@ -177,8 +177,10 @@ def specs(catalog: Catalog) -> list[TopicSpec]:
 
 
 def shared_files(catalog: Catalog) -> frozenset[str]:
-    """Files that several processes write."""
-    return frozenset({JOURNAL} | {s.name for s in catalog.services.values() if s.workers > 1})
+    """Files that several processes write: the journal, those of services with several workers,
+    and the door's, for a second `penstock web` may serve the same home."""
+    several = {s.name for s in catalog.services.values() if s.workers > 1 or not s.handler}
+    return frozenset({JOURNAL} | several)
 
 
 def own_topics(catalog: Catalog, service: str) -> list[str]:
@@ -361,8 +363,8 @@ def make_site(house: House, host: str, port: int) -> Site:
     return Site(
         flow=house.flow, catalog=house.catalog, home=house.home, clock=clock, log=make_log(house),
         scan=Readers(house).scan, journal=journal_writer(house), gate=gate,
-        idle=lambda: keeper.step(clock.now()), sandbox=all_sandboxes(house.catalog), host=host,
-        url=f"http://{host}:{port}",
+        idle=lambda: keeper.step(clock.now()), alarms=keeper.alarms,
+        sandbox=all_sandboxes(house.catalog), host=host, url=f"http://{host}:{port}",
     )
 
 

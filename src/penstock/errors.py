@@ -46,6 +46,12 @@ class CheckFailed(Problem):
     exit_code = 6
 
 
+class Inconclusive(Problem):
+    """Nobody can say yet how it ended."""
+
+    exit_code = 7
+
+
 class World(Exception):
     """Something outside our code; the engine answers with a value, never with a guess."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from penstock.decision import Park
@@ -14,6 +15,7 @@ from penstock.engine.unit import RETRY_REQUESTED
 from penstock.flow import Scan
 from penstock.log.embedded import EmbeddedLog
 from penstock.ports import TopicSpec
+from penstock.store import pruning
 from tests.engine.tally import Orders, Step, always, steps, tally_rig
 from tests.flows.rig import Rig, specs_of
 
@@ -140,6 +142,23 @@ def test_settled_rows_go_with_the_marks_and_open_ones_stay(tmp_path: Path) -> No
         keeper.step(rig.clock.now())
     rows = rig.stores["tally"].file.run("SELECT name, due, settled_at FROM outbox ORDER BY id")
     assert [settled for _, _, settled in rows] == [None, None]
+
+
+def test_marks_of_a_long_retention_go_and_the_checkpoints_stay_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many more rounds than checkpoints pass before the first record is past its age."""
+    monkeypatch.setattr(pruning, "CHECKPOINTS_MAX", 50)
+    rig = tally_rig(batch=1000)
+    keeper = keeper_of(rig, retention_seconds=200 * 20.0)
+    for n in range(400):
+        fill(rig, 8, first=8 * n)
+        rig.run()
+        rig.clock.pass_(20_000)
+        keeper.step(rig.clock.now())
+    assert rig.stores["tally"].file.run("SELECT count(*) FROM checkpoints")[0][0] <= 50
+    assert 8 * 200 <= held(rig) < 8 * 210
+    assert held(rig) <= marks(rig) < 1.2 * held(rig)
 
 
 def test_a_request_on_the_journal_keeps_no_mark_but_its_own(tmp_path: Path) -> None:

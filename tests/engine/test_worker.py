@@ -382,6 +382,24 @@ def test_a_service_that_fails_most_keys_stops_and_parks_nothing() -> None:
     assert all(steps(rig, f"b{n}") == (7,) for n in range(150))
 
 
+def test_a_stopped_worker_gives_its_lanes_to_who_joins() -> None:
+    """Else both believed to own the first lane, and each one's courier fenced off the other's."""
+    orders = Orders()
+    orders.by_number[7] = raising(KeyError("new field"))
+    rig = tally_rig(orders=orders, attempts=1, batch=2000)
+    rig.append("steps", *((f"b{n}", Step(n=7)) for n in range(150)))
+    rig.run()
+    stopped, joined = rig.workers["tally"], rig.new_worker("tally")
+    assert stopped.stopped
+    for worker in (stopped, joined, stopped):
+        worker.step(rig.clock.now())
+    assert len(stopped.lanes) == len(joined.lanes) == 2
+    assert not stopped.lanes & joined.lanes
+    joined.leave()
+    stopped.step(rig.clock.now())
+    assert stopped.lanes == frozenset(range(4))
+
+
 def test_up_to_half_of_the_keys_may_fail() -> None:
     orders = Orders()
     orders.by_number[7] = raising(KeyError("x"))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.catalog.load import load_catalog
 from penstock.cli.main import run
+from penstock.cli.up import patience
 from tests.unit.test_catalog_load import SOUND, changed
 
 Printed = pytest.CaptureFixture[str]
@@ -79,3 +81,12 @@ def test_show_prints_every_part_for_people(file: Path, capsys: Printed) -> None:
     parts = ("TEAMS", "TOPICS", "SERVICES", "JOINS", "GATEWAYS", "STAGES", "CLIENTS")
     assert all(f"\n{part}\n" in said for part in parts)
     assert "captain.dead" in said
+
+
+def test_a_start_says_what_failing_for_ever_costs() -> None:
+    parked, given_up = patience(load_catalog())
+    services = "order, inventory, payment, shipping, notify"
+    assert parked.strip() == (
+        f"a record that always fails is parked after 5 attempts over 15 s: {services}"
+    )
+    assert given_up.endswith("given up after 24 h: payments, carrier, mail")

@@ -110,6 +110,16 @@ def test_implied_topics_have_the_count_of_what_the_service_reads() -> None:
     assert counts == {"captain.answers": 8, "captain.dead": 8, JOURNAL: 8}
 
 
+def test_implied_topics_are_kept_as_long_as_what_the_service_reads() -> None:
+    """Kept for ever, the answers would keep every mark of their service for ever."""
+    week = changed(('key = "ticket"\n\n', 'key = "ticket"\nretention_seconds = 604_800\n\n'))
+    topics = parse(week.encode(), "ferry.toml").topics
+    assert topics["captain.answers"].retention_seconds == 604_800
+    assert topics["captain.dead"].retention_seconds == 604_800
+    assert topics[JOURNAL].retention_seconds is None
+    assert parse(SOUND.encode(), "ferry.toml").topics["captain.answers"].retention_seconds is None
+
+
 def test_a_declared_journal_is_left_as_it_is() -> None:
     text = changed(("[platform]\nowner", "[topics.journal]\nproducer='any'\nkey='it'\nowner"))
     assert parse(text.encode(), "ferry.toml").topics[JOURNAL].key == "it"

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import apsw
 import httpx
 
 from penstock.flows.orders.routes import ORDER_EXAMPLE
@@ -16,12 +17,12 @@ URL = "/orders"
 KEY = {"Idempotency-Key": "the-one"}
 
 
-async def _all_at_once(base_url: str) -> list[httpx.Response]:
+async def _all_at_once(base_url: str, count: int = CALLS) -> list[httpx.Response]:
     limits = httpx.Limits(max_connections=CONNECTIONS)
     async with httpx.AsyncClient(
         base_url=base_url, limits=limits, timeout=60, trust_env=False
     ) as door:
-        calls = (door.post(URL, json=ORDER_EXAMPLE, headers=KEY) for _ in range(CALLS))
+        calls = (door.post(URL, json=ORDER_EXAMPLE, headers=KEY) for _ in range(count))
         return await asyncio.gather(*calls)
 
 
@@ -37,6 +38,44 @@ def test_a_thousand_calls_with_one_key_make_one_order(home: Path) -> None:
         assert topic["records"] == 1
         assert said["intake"]["requests"] == CALLS
         assert said["intake"]["groups"] < CALLS, "requests share commits"
+
+
+def test_two_doors_on_one_home_take_turns_and_make_one_order(home: Path) -> None:
+    with shop(home) as first, shop(home) as second:
+        urls = [str(door.base_url) for door in (first, second)]
+
+        async def both() -> list[httpx.Response]:
+            halves = await asyncio.gather(*(_all_at_once(url, 100) for url in urls))
+            return [reply for half in halves for reply in half]
+
+        replies = in_a_loop(both)
+        assert Counter(reply.status_code for reply in replies) == {202: 200}
+        assert len({reply.json()["order_id"] for reply in replies}) == 1
+        (topic,) = [t for t in first.get("/status").json()["topics"] if t["topic"] == "orders"]
+        assert topic["records"] == 1
+
+
+def test_a_second_call_waits_a_second_for_the_first_and_no_longer(home: Path) -> None:
+    async def twice(base_url: str) -> list[httpx.Response]:
+        writer = apsw.Connection(str(home / "door.db"))
+        writer.execute("BEGIN IMMEDIATE")  # nothing can be made durable until this ends
+        async with httpx.AsyncClient(base_url=base_url, timeout=60, trust_env=False) as door:
+            calls = {
+                asyncio.create_task(door.post(URL, json=ORDER_EXAMPLE, headers=KEY))
+                for _ in range(2)
+            }
+            done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            writer.execute("ROLLBACK")
+            writer.close()
+            return [call.result() for call in done] + [await call for call in waiting]
+
+    with shop(home) as door:
+        second, first = in_a_loop(lambda: twice(str(door.base_url)))
+        assert (second.status_code, second.json()["code"]) == (409, "key_in_flight")
+        assert second.headers["retry-after"] == "1"
+        assert first.status_code == 202
+        again = door.post(URL, json=ORDER_EXAMPLE, headers=KEY)
+        assert again.json() == first.json()
 
 
 def test_another_body_under_the_key_is_refused(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.limits import TEXT_CHARS_MAX
 from penstock.metrics import METRICS
+from penstock.web.page import troubles
+from penstock.web.status import gather
 from tests.web.small import NOW, Library
 
 LETTER = "/deadletters/reader/books/1/7"
@@ -40,6 +43,15 @@ def test_it_is_ready_once_every_service_reports(door: httpx.Client, library: Lib
     library.report()
     library.gate.full = True
     assert "disk is full" in door.get("/readyz").json()["reasons"][0]
+
+
+def test_what_keeps_the_records_of_the_doors_own_topics_is_told(tmp_path: Path) -> None:
+    """The door is no service with a status file: its keeper's alarms come with the intake."""
+    why = "a reader of books is behind the retention bound in partitions [1]; its records are kept"
+    site = Library(tmp_path, alarms={"books": why}).site
+    status = gather(site)
+    assert status.intake.alarms == {"books": why}
+    assert f"books: {why}" in troubles(status)
 
 
 def test_every_metric_of_the_table_is_scraped(door: httpx.Client, library: Library) -> None:

@@ -30,7 +30,7 @@ def with_implied(catalog: Catalog) -> Catalog:
     handlers = [s for s in catalog.services.values() if s.handler]
     topics.setdefault(JOURNAL, _journal(catalog, _usual(catalog, handlers)))
     for service in handlers:
-        for topic in _own(service, _usual(catalog, [service])):
+        for topic in _own(service, _usual(catalog, [service]), _longest(catalog, service)):
             topics.setdefault(topic.name, topic)
     services = {name: _reading(s) for name, s in catalog.services.items()}
     return msgspec.structs.replace(catalog, topics=topics, services=services)
@@ -43,6 +43,13 @@ def _usual(catalog: Catalog, services: Iterable[ServiceEntry]) -> int:
     return counts.most_common(1)[0][0] if counts else PARTITIONS_DEFAULT
 
 
+def _longest(catalog: Catalog, service: ServiceEntry) -> float | None:
+    """How long the service's inputs are kept; None where one is kept for ever. Its answers and
+    dead letters are kept as long: marks reach as far back as the oldest record that is read."""
+    ages = [catalog.topics[t].retention_seconds for t in service.reads if t in catalog.topics]
+    return max((age for age in ages if age is not None), default=None) if all(ages) else None
+
+
 def _journal(catalog: Catalog, partitions: int) -> Topic:
     return Topic(
         name=JOURNAL, owner=catalog.platform.owner if catalog.platform else "", producer=ANY,
@@ -51,7 +58,9 @@ def _journal(catalog: Catalog, partitions: int) -> Topic:
     )  # fmt: skip
 
 
-def _own(service: ServiceEntry, partitions: int) -> Iterator[Topic]:
+def _own(
+    service: ServiceEntry, partitions: int, retention_seconds: float | None
+) -> Iterator[Topic]:
     """The topics a service has for being one."""
     for name, key, about in (
         (answers_of(service.name), "asking key", "Outcomes of asks, and wakes"),
@@ -59,7 +68,8 @@ def _own(service: ServiceEntry, partitions: int) -> Iterator[Topic]:
     ):
         yield Topic(
             name=name, owner=service.owner, producer=service.name, key=key,
-            partitions=partitions, class_="internal", about=f"{about} of {service.name}.",
+            partitions=partitions, retention_seconds=retention_seconds, class_="internal",
+            about=f"{about} of {service.name}.",
         )  # fmt: skip
 
 

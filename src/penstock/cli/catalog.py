@@ -44,7 +44,9 @@ def catalog() -> None:
 @output_option
 @click.pass_obj
 def check_command(obj: dict[str, Any], file: Path | None, imports: bool, output: str) -> None:
-    """Say everything that is wrong with FILE (default: the catalog in use).
+    """Say everything that is wrong with a catalog.
+
+    FILE is the one to check; by default it is the catalog in use.
 
     Exit codes: 0 nothing; 3 no such file; 6 something is wrong.
     """
@@ -87,7 +89,9 @@ def _summary(found: Catalog | None) -> str:
 @output_option
 @click.pass_obj
 def show_command(obj: dict[str, Any], output: str) -> None:
-    """What the catalog comes to: implied topics, defaults, the worst case of each retry policy.
+    """Show what the catalog comes to.
+
+    Implied topics, defaults and the worst case of each retry policy are in it.
 
     The worst case is the delay before a record that always fails is parked, or before a call
     that never succeeds is given up, in seconds.

@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from penstock import assemble
-from penstock.cli.output import moment, output_option, say, show_one, show_rows
+from penstock.cli.output import known, moment, output_option, say, show_one, show_rows
 from penstock.decision import Request
-from penstock.errors import NotFound, Usage
+from penstock.errors import Inconclusive, NotFound, Usage
 from penstock.flow import Scan
 from penstock.limits import PAGE_ROWS_MAX
 from penstock.ports import Waiting
@@ -77,8 +77,10 @@ def _all(house: assemble.House) -> Iterator[tuple[str, Waiting]]:
 @output_option
 @click.pass_obj
 def list_(obj: dict[str, Any], service: str | None, output: str) -> None:
-    """Every parked record: whose it is, what went wrong, how often it was tried."""
+    """Every parked record: whose it is, what went wrong, how often."""
     house = assemble.open_house(obj["home"], obj["catalog"])
+    if service is not None:
+        known("service", service, [s.name for s in house.flow.services])
     rows = (_summary(house, s, row) for s, row in _all(house) if service in (None, s))
     show_rows(rows, COLUMNS, output, "No dead letters.")
 
@@ -135,7 +137,7 @@ def _request(obj: dict[str, Any], verb: str, name: str, reason: str) -> None:
 def _await_taken(house: assemble.House, service: str, before: Waiting, verb: str) -> None:
     """Say what became of the request: a retried record may be parked again at once."""
     readers, until = assemble.Readers(house), time.monotonic() + WAIT_SECONDS
-    outcome = f"Requested; {service} has not taken it yet. See: penstock status"
+    outcome = ""
     while time.monotonic() < until:
         now = [w for w in parked(readers, service) if w.record.position == before.record.position]
         if now and now[0].errors != before.errors:
@@ -144,10 +146,14 @@ def _await_taken(house: assemble.House, service: str, before: Waiting, verb: str
         if not now and verb == "discard":
             outcome = "Discarded."
             break
-        if not now and not outcome.startswith("Taken"):
+        if not now and not outcome:
             outcome = "Taken for a retry."
             until = time.monotonic() + RETRY_SECONDS
         time.sleep(0.1)
+    if not outcome:
+        raise Inconclusive(
+            "not_taken", f"Requested; {service} has not taken it yet.", "See: penstock status"
+        )
     say(outcome)
 
 
@@ -156,7 +162,11 @@ def _await_taken(house: assemble.House, service: str, before: Waiting, verb: str
 @click.option("--reason", default="retry", show_default=True, help="Why; kept in the journal.")
 @click.pass_obj
 def retry(obj: dict[str, Any], name: str, reason: str) -> None:
-    """Try a parked record again, with a new budget of attempts; its key's order is kept."""
+    """Try a parked record again.
+
+    It gets a new budget of attempts; the order of its key is kept. NAME is its id or its key.
+    Exit codes: 0 taken; 7 the service has not taken it yet.
+    """
     _request(obj, "retry", name, reason)
 
 
@@ -165,5 +175,9 @@ def retry(obj: dict[str, Any], name: str, reason: str) -> None:
 @click.option("--reason", required=True, help="Why; kept in the journal.")
 @click.pass_obj
 def discard(obj: dict[str, Any], name: str, reason: str) -> None:
-    """Give a parked record up. The service is told and may compensate; its successors go on."""
+    """Give a parked record up.
+
+    The service is told and may compensate; its successors go on. NAME is its id or its key.
+    Exit codes: 0 taken; 7 the service has not taken it yet.
+    """
     _request(obj, "discard", name, reason)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from penstock import assemble
 from penstock.cli.importing import supply
-from penstock.cli.output import console, say
+from penstock.cli.output import say, show
 from penstock.cli.remote import client
 from penstock.cli.up import Up, show_where
 from penstock.errors import Problem
@@ -52,6 +52,7 @@ def demo(obj: dict[str, Any], port: int, exit_: bool, output: str) -> None:
         _show(traffic.run(), traffic.noun, output)
         if not exit_ and not running.stopping.is_set():
             say(f"Still running: {running.url}  (Ctrl-C drains and ends)")
+            say("Look around from another terminal: penstock status, penstock deadletters list")
             running.stopping.wait()
     finally:
         running.stopping.set()
@@ -161,15 +162,15 @@ def _show(summary: dict[str, Any], noun: str, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(summary))
         return
-    table = Table("state", noun, title="How they ended", box=None, title_justify="left")
+    table = Table("state", title="How they ended", box=None, title_justify="left")
+    table.add_column(noun, justify="right")
     for state, n in summary["states"].items():
         table.add_row(state, str(n))
-    out = console()
-    out.print(table)
+    show(table)
     arranged = Table(
         "what was arranged", "end", title="Arranged ends", box=None, title_justify="left"
     )
     for one in summary["arranged"]:
         arranged.add_row(one["arranged"], one["state"])
-    out.print(arranged)
-    out.print(f"{summary[noun]} {noun} in {summary['seconds']} s. See {summary['url']}")
+    show(arranged)
+    click.echo(f"{summary[noun]} {noun} in {summary['seconds']} s. See {summary['url']}")

@@ -8,11 +8,21 @@ from typing import Any, cast
 
 import click
 import httpx
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from penstock import assemble
-from penstock.cli.output import clean, console, output_option, say, show_one, show_rows
+from penstock.cli.output import (
+    clean,
+    console,
+    output_option,
+    say,
+    show,
+    show_one,
+    show_rows,
+    until_interrupted,
+)
 from penstock.cli.remote import client, not_running, server_url
 
 COLUMNS = ("service", "pid", "lag", "handled", "waiting", "parked", "state")
@@ -39,6 +49,16 @@ def state_of(service: Mapping[str, Any]) -> str:
     return f"gateway {', '.join(open_)} is held" if open_ else "ok"
 
 
+def _headline(said: Mapping[str, Any]) -> str:
+    """Where it runs, whether it takes anything in, and what the crew had to start again."""
+    parts = [f"penstock {said['version']} at {said['url']}"]
+    if said["sandbox"]:
+        parts.append("sandboxes: nobody is charged, nothing is sent")
+    parts.append("intake open" if said["intake"]["open"] else "INTAKE CLOSED")
+    parts += [f"{m['name']} restarted {m['restarts']} times" for m in said["crew"] if m["restarts"]]
+    return " · ".join(parts)
+
+
 def _table(said: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in COLUMNS:
@@ -58,7 +78,10 @@ def status(obj: dict[str, Any], output: str) -> None:
     if output != "table":
         show_one(said, output)
         return
-    console().print(_table(said))
+    say(_headline(said))
+    show(_table(said))
+    for topic, why in said["intake"].get("alarms", {}).items():
+        say(f"{topic}: {why}")
 
 
 @click.command()
@@ -69,9 +92,16 @@ def status(obj: dict[str, Any], output: str) -> None:
 def watch(obj: dict[str, Any], every_seconds: float, times: int | None) -> None:
     """The status again and again, until Ctrl-C. Off-terminal: a line of JSON each."""
     out = console()
-    if not out.is_terminal:
-        _watch_lines(obj, every_seconds, times)
-        return
+    with until_interrupted():
+        if out.is_terminal:
+            _watch_live(obj, every_seconds, times, out)
+        else:
+            _watch_lines(obj, every_seconds, times)
+
+
+def _watch_live(
+    obj: dict[str, Any], every_seconds: float, times: int | None, out: Console
+) -> None:
     with Live(console=out, auto_refresh=False) as live:
         while times is None or times > 0:
             live.update(_table(fetch(obj, "/status")), refresh=True)

@@ -59,6 +59,14 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([*nouns.items(), *rows])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; a reader that has seen enough (``| head``) is no failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Suggest the nearest command for a mistyped one."""
         try:
@@ -120,9 +128,9 @@ def run(argv: list[str] | None = None) -> int:
     except World as trouble:
         click.echo(f"error: {trouble}", err=True)
         return 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:  # as a full disk behind stdout
+        click.echo(f"error: {error}", err=True)
+        return 1
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import click
 import httpx
@@ -32,17 +33,23 @@ def nouns(catalog_path: Path | None) -> dict[str, click.Command]:
     groups: dict[str, click.Command] = {}
     for command in flow.commands:
         group = groups.setdefault(
-            command.noun, click.Group(command.noun, short_help=f"The flow's {command.noun}.")
+            command.noun, click.Group(command.noun, help=_about(command.noun, flow))
         )
         assert isinstance(group, click.Group)
         group.add_command(_command(command, routes[command.route]))
     return groups
 
 
+def _about(noun: str, flow: Flow) -> str:
+    verbs = [c.verb for c in flow.commands if c.noun == noun]
+    return f"{noun.capitalize()}: {', '.join(verbs)}."
+
+
 def _command(command: Command, route: Route) -> click.Command:
     params: list[click.Parameter] = [click.Argument([name]) for name in command.arguments]
     for name, about in command.options.items():
-        params.append(click.Option([f"--{name.replace('_', '-')}", name], help=about))
+        text = f"{about[:1].upper()}{about[1:]}."
+        params.append(click.Option([f"--{name.replace('_', '-')}", name], help=text))
     if command.body_file:
         params.append(click.Argument(["file"], type=click.File("rb"), default="-"))
     if route.needs_idempotency_key:
@@ -61,7 +68,9 @@ def _run(ctx: click.Context, command: Command, route: Route, given: dict[str, An
     with client(server, name="local") as http:
         if command.rows:
             rows = _pages(http, command, route, given)
-            show_rows(rows, command.columns, output, f"No {command.noun} yet.")
+            narrowed = any(given[name] is not None for name in command.options)
+            empty = "Nothing matches." if narrowed else f"No {command.noun} yet."
+            show_rows(rows, command.columns, output, empty)
         else:
             show_one(_call(http, command, route, given), output)
 
@@ -86,7 +95,7 @@ def _call(
     given: dict[str, Any],
     more: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    path = re.sub(r"{(\w+)}", lambda m: httpx.URL(path=str(given[m[1]])).path, route.path)
+    path = re.sub(r"{(\w+)}", lambda m: _segment(m[1], given[m[1]]), route.path)
     chosen = {k: v for k, v in given.items() if k in command.options and v is not None}
     query = {k: v for k, v in chosen.items() if k in route.query} | (more or {})
     fields = {k: v for k, v in chosen.items() if k not in route.query}
@@ -98,6 +107,13 @@ def _call(
     except httpx.TransportError:
         raise not_running(f"at {http.base_url}") from None
     return _read(reply)
+
+
+def _segment(name: str, given: str) -> str:
+    """An argument as one segment of a path, whatever is in it. Raises ``Usage``."""
+    if given in ("", ".", ".."):
+        raise Usage("bad_argument", f"{given!r} cannot be the {name}.")
+    return quote(given, safe="")
 
 
 def _content(
@@ -129,4 +145,5 @@ def _read(reply: httpx.Response) -> dict[str, Any]:
     kind = _FAILURES.get(reply.status_code, Problem)
     detail = said.get("detail") or said.get("title") or f"the server answered {reply.status_code}"
     where = f" ({said['field']})" if said.get("field") else ""
-    raise kind(said.get("code", "failed"), f"{detail}{where}", said.get("fix", ""))
+    sentence = f"{detail.removesuffix('.')}{where}."
+    raise kind(said.get("code", "failed"), sentence, said.get("fix", ""))

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import difflib
 import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from penstock.errors import NotFound
 
 FORMATS = ("table", "json", "jsonl")
 OFF_TERMINAL_COLUMNS = 400  # nothing is folded in a pipe or a file, so grep and cut see whole lines
@@ -32,7 +36,35 @@ output_option = click.option(
 def console() -> Console:
     """The console for people, on stdout."""
     wide = None if sys.stdout.isatty() else OFF_TERMINAL_COLUMNS
-    return Console(file=sys.stdout, highlight=False, width=wide)
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(file=sys.stdout, highlight=False, width=wide, color_system=colours)
+
+
+def show(table: Table) -> None:
+    """Print a table; in a pipe or a file no line ends in blanks."""
+    out = console()
+    with out.capture() as held:
+        out.print(table)
+    text = held.get()
+    if not out.is_terminal:
+        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    click.echo(text, nl=False, color=True)
+
+
+def known(what: str, name: str, names: Sequence[str]) -> None:
+    """Refuse a name that is none of ``names``, with the nearest of them."""
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, 1)
+    fix = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
+    raise NotFound(f"no_{what}", f"there is no {what} {name!r}.", fix)
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """A view that is watched until Ctrl-C: that is its end, and no failure."""
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
 
 
 def say(text: str) -> None:
@@ -96,17 +128,26 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str
     if not rows:
         say(empty)
         return
-    console().print(_rows_table(rows, columns))
+    show(_rows_table(rows, columns))
 
 
 def _rows_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     """The first column is what a next command is given: it is never folded."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(_title(column), overflow="fold", no_wrap=column == columns[0])
+        table.add_column(
+            _title(column), overflow="fold", no_wrap=column == columns[0],
+            justify="right" if _is_counted(rows, column) else "left",
+        )
     for row in rows:
         table.add_row(*(Text(_cell(field(row, column))) for column in columns))
     return table
+
+
+def _is_counted(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether a column holds numbers alone: those are read from the right."""
+    cells = [field(row, column) for row in rows]
+    return all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells)
 
 
 def show_one(value: Mapping[str, Any], output: str) -> None:
@@ -122,7 +163,7 @@ def show_one(value: Mapping[str, Any], output: str) -> None:
         rows = found if _is_rows(found) else []
         shown = _rows_table(rows, _filled(rows)) if rows else Text(clean(found))
         table.add_row(_title(name), shown)
-    console().print(table)
+    show(table)
 
 
 def _is_rows(value: Any) -> bool:

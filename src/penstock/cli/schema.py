@@ -110,7 +110,9 @@ def snapshot_command(ctx: click.Context, folder: Path | None, own: bool, output:
 def check_command(
     ctx: click.Context, folder: Path | None, against: str | None, level: Level, output: str
 ) -> None:
-    """The gate: nothing rewritten, every class approved, every new version fits the older ones.
+    """The gate that a change of a contract has to pass.
+
+    Nothing is rewritten, every class is approved, every new version fits the older ones.
 
     backward: the new version reads all older records, itself or by an upcast (replay needs it).
     forward: services of today read the new version's records. full: both.
@@ -140,7 +142,10 @@ def check_command(
 def diff_command(
     ctx: click.Context, type: str, old: int, new: int, folder: Path | None, output: str
 ) -> None:
-    """What changed between versions OLD and NEW of an event TYPE, and who reads whom."""
+    """What changed between two versions, and who reads whom.
+
+    TYPE is the event's, OLD and NEW are version numbers.
+    """
     there = declared(ctx.obj["catalog"], folder)
     upcasts = [o.version for c in there.contracts if c.type == type for o in c.older]
     found = diff(there.folder, type, old, new, upcasts)

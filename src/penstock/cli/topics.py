@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from penstock import assemble
-from penstock.cli.output import clean, moment, output_option, show_rows
+from penstock.cli.output import clean, known, moment, output_option, show_rows, until_interrupted
 from penstock.errors import NotFound
 from penstock.event import Record
 from penstock.ports import Extent, Log
@@ -57,7 +58,8 @@ def list_(obj: dict[str, Any], output: str) -> None:
 @click.argument("topic")
 @click.option("--key", default=None, help="Only records of this key.")
 @click.option("--from-start", is_flag=True, help="From the first retained record on.")
-@click.option("-n", "--last", type=click.IntRange(0), default=10, help="So many latest records.")
+@click.option("-n", "--last", type=click.IntRange(0), default=10, help="So many latest records.",
+              show_default=True)  # fmt: skip
 @click.option("--no-follow", is_flag=True, help="Stop at the end instead of waiting for more.")
 @output_option
 @click.pass_obj
@@ -68,25 +70,44 @@ def tail(
     """Show the records of TOPIC and wait for more. Touches no group: nobody's position moves."""
     house = assemble.open_house(obj["home"], obj["catalog"])
     log = assemble.make_log(house)
+    known("topic", topic, list(house.catalog.topics))
     found = extents(log, topic)
     if not found:
         raise NotFound("no_records", f"{topic} has no file under {house.home} yet.")
-    starts = {
-        p: e.first if from_start else max(e.first, e.next - last) for p, e in enumerate(found)
-    }
+    whole = from_start or key is not None  # those of a key are looked for from the first on
+    at = {p: e.first if whole else max(e.first, e.next - last) for p, e in enumerate(found)}
     held: list[dict[str, Any]] = []
-    for record in _follow(log, topic, starts, not no_follow):
-        if key is not None and record.message.key != key:
-            continue
-        row = _row(record)
-        if output == "json":
-            held.append(row)
-        elif output == "jsonl":
-            click.echo(json.dumps(row, ensure_ascii=False))
-        else:
-            click.echo(_line(row))
+    with until_interrupted():
+        for record in _wanted(log, topic, at, key, None if from_start else last, not no_follow):
+            _print(_row(record), output, held)
     if output == "json":
         show_rows(held, (), "json")
+
+
+def _print(row: dict[str, Any], output: str, held: list[dict[str, Any]]) -> None:
+    """A record as it comes; JSON is one list, so it is held until the end."""
+    if output == "json":
+        held.append(row)
+    else:
+        click.echo(json.dumps(row, ensure_ascii=False) if output == "jsonl" else _line(row))
+
+
+def _wanted(
+    log: Log, topic: str, at: dict[int, int], key: str | None, last: int | None, follow: bool
+) -> Iterator[Record]:
+    """What is there, the ``last`` records of it by time (None: all), then what comes."""
+    there = _of(key, _follow(log, topic, at, False))
+    yield from there if last is None else reversed(heapq.nlargest(last, there, key=_place))
+    if follow:
+        yield from _of(key, _follow(log, topic, at, True))
+
+
+def _of(key: str | None, records: Iterator[Record]) -> Iterator[Record]:
+    return (r for r in records if key in (None, r.message.key))
+
+
+def _place(record: Record) -> tuple[int, int, int]:
+    return record.appended_at, record.partition, record.offset
 
 
 def _follow(

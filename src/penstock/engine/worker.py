@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import takewhile
 
 from msgspec import Struct
@@ -88,7 +89,7 @@ class Worker:
     def step(self, now: int, topics: Iterable[str] | None = None) -> Progress:
         """One bounded turn: at most one batch and one commit."""
         if self.stopped:
-            return Progress()
+            return self._stand(now)
         self._lane.hold(self.desired.held_lanes)
         self._limit = self.desired.batch or self._batch
         try:
@@ -108,6 +109,13 @@ class Worker:
             return Progress(records=1)
         except StorageFull:
             return Progress(full=True)
+
+    def _stand(self, now: int) -> Progress:
+        """Stopped: handle nothing, but go on taking part in the group. One that clung to its
+        lanes would run a courier beside that of their new owner, each fencing off the other."""
+        with suppress(Corrupt, StorageFull):  # what it handles is nothing either way
+            self._rebalance(self._lane.take(1, {}), now)
+        return Progress()
 
     # Ownership -------------------------------------------------------------------------------
 

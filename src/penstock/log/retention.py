@@ -12,6 +12,7 @@ from penstock.ports import TopicSpec
 
 RETAIN_ROWS_MAX = 500  # rows of one partition dropped in one transaction
 VACUUM_PAGES_MAX = 2000
+SPARE_PAGES = 64  # free pages that are kept: the next commits take them
 _Oldest = tuple[int, int, int, int]  # appended-at, row id, records, bytes
 
 
@@ -21,8 +22,10 @@ def retain(file: File, spec: TopicSpec, floors: Mapping[int, int], now: int) -> 
     with file.write():
         gone = _past_bounds(file, table, spec, floors, now)
         file.run_many(f"DELETE FROM {table} WHERE at = ?", [(row[1],) for row in gone])
-    if gone:
-        file.run(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})")
+        # In the same transaction, for a shared file is written by who has the turn only. Pages
+        # that pruning left free, or an earlier round for their number, go as well.
+        if file.run("PRAGMA freelist_count")[0][0] > SPARE_PAGES:
+            file.run(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})")
     return sum(row[2] for row in gone)
 
 

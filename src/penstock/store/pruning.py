@@ -4,6 +4,10 @@ A mark may go once no log still holds the record it answers for: dedupe reaches 
 back as replay does. A checkpoint ties a transaction number to the positions then; when every
 position of a checkpoint lies at or before the first retained offset, everything handled up to
 that transaction is out of any log's reach.
+
+The checkpoints themselves are bounded: past their number, the one goes whose neighbours lie
+closest together for their age. So the newest lie a round apart, those of a year ago days, and
+whatever the retention, marks outlive their records by about a hundredth of it and no more.
 """
 
 from __future__ import annotations
@@ -16,7 +20,15 @@ import apsw
 from penstock.embedded.file import File
 
 PRUNE_ROWS_MAX = 5000
-CHECKPOINTS_MAX = 2000
+CHECKPOINTS_MAX = 1000
+_THIN = """
+DELETE FROM checkpoints WHERE scope = ?1 AND txn IN (
+  SELECT txn FROM (
+    SELECT txn, at, lag(at) OVER ages AS older, lead(at) OVER ages AS newer
+    FROM checkpoints WHERE scope = ?1 WINDOW ages AS (ORDER BY txn))
+  WHERE older IS NOT NULL AND newer IS NOT NULL
+  ORDER BY (newer - older) / (?2 - at + 1.0)
+  LIMIT max(0, (SELECT count(*) FROM checkpoints WHERE scope = ?1) - ?3))"""
 _TRANSACTIONS = "SELECT max(txn) FROM owners WHERE scope = ?"
 
 
@@ -46,11 +58,7 @@ def _checkpoint(file: File, scope: int, now: int) -> None:
             "INSERT OR IGNORE INTO checkpoints(scope, txn, at, positions) VALUES(?, ?, ?, ?)",
             (scope, txn, now, json.dumps(positions)),
         )
-    file.run(
-        "DELETE FROM checkpoints WHERE scope = ?1 AND txn < (SELECT min(txn) FROM (SELECT txn"
-        " FROM checkpoints WHERE scope = ?1 ORDER BY txn DESC LIMIT ?2))",
-        (scope, CHECKPOINTS_MAX),
-    )
+    file.run(_THIN, (scope, now, CHECKPOINTS_MAX))
 
 
 def _horizon(
@@ -73,6 +81,7 @@ def _horizon(
 
 def _drop(file: File, scope: int, horizon: tuple[int, int], keep: frozenset[bytes]) -> int:
     txn, at = horizon
+    file.run("DELETE FROM checkpoints WHERE scope = ? AND txn < ?", (scope, txn))
     # Ids begin with the root's append time, which is never later than the handling: everything
     # marked up to the checkpoint sorts before its time, so this reads from the front only.
     kept = apsw.carray(tuple(keep) or (b"",))

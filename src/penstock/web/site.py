@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -35,6 +35,7 @@ class Site(Struct, frozen=True, kw_only=True):
     journal: Callable[[str, Request], None]
     gate: Gate | None = None
     idle: Callable[[], object] = no_idle
+    alarms: Mapping[str, str] = {}  # of the door's own keeper: topic -> what keeps its records
     sandbox: bool = False
     host: str = "127.0.0.1"
     url: str = ""

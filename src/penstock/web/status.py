@@ -94,12 +94,13 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class IntakeState(Struct, frozen=True, kw_only=True):
-    """The door's group commit."""
+    """The door's group commit; ``alarms`` say what keeps the records of the door's topics."""
 
     open: bool
     groups: int = 0
     requests: int = 0
     full: bool = False
+    alarms: dict[str, str] = {}
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -126,7 +127,8 @@ def gather(site: Site, *, ages: bool = False) -> Status:
     intake = IntakeState(open=False)
     if gate is not None:
         intake = IntakeState(
-            open=True, groups=gate.groups, requests=gate.requests, full=gate.full
+            open=True, groups=gate.groups, requests=gate.requests, full=gate.full,
+            alarms=dict(site.alarms),
         )
     return Status(
         as_of=moment(now), version=__version__, sandbox=site.sandbox, url=site.url, intake=intake,

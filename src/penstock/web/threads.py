@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 from penstock.engine.intake import Delivery, Gate, Wanted
 from penstock.errors import StorageFull
 from penstock.flow import Call, Intake, Reply
+from penstock.limits import JOIN_WAIT_SECONDS
 from penstock.web.problems import fault_reply
 
 Found = TypeVar("Found")
@@ -31,6 +33,11 @@ IDLE_SECONDS = 5.0
 DIED = fault_reply(
     503, "outcome_unknown", "The process that makes requests durable died; it is restarted.",
     fix="Repeat with the same Idempotency-Key: nothing happens twice.",
+    headers={"retry-after": "1"},
+)
+IN_FLIGHT = fault_reply(
+    409, "key_in_flight", "A request with this Idempotency-Key is still being made durable.",
+    field="Idempotency-Key", fix="Repeat the same request with the same key.",
     headers={"retry-after": "1"},
 )
 NO_GATE = fault_reply(503, "read_only", "This instance takes no writes.")
@@ -49,6 +56,7 @@ class Committer:
     ) -> None:
         self._gate, self._idle, self._died = gate, idle, died
         self._waiting: set[asyncio.Future[Reply]] = set()
+        self._in_flight: Counter[tuple[str, str]] = Counter()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle_at = 0.0
@@ -81,7 +89,24 @@ class Committer:
         if refused is not None:
             return refused
         self._waiting.add(future)
-        return await future
+        if not call.idempotency_key:
+            return await future
+        return await self._joined(future, (call.client, call.idempotency_key))
+
+    async def _joined(self, future: asyncio.Future[Reply], key: tuple[str, str]) -> Reply:
+        """The reply; who comes while the key is in flight already waits only so long for it."""
+        joins = key in self._in_flight
+        self._in_flight[key] += 1
+        try:
+            if not joins:
+                return await future
+            return await asyncio.wait_for(asyncio.shield(future), JOIN_WAIT_SECONDS)
+        except TimeoutError:
+            return IN_FLIGHT  # it stays queued, and changes nothing: the first one decides
+        finally:
+            self._in_flight[key] -= 1
+            if not self._in_flight[key]:
+                del self._in_flight[key]
 
     def _resolve(self, future: asyncio.Future[Reply], reply: Reply) -> None:
         self._waiting.discard(future)

@@ -210,6 +210,8 @@ def http(status: str, body: bytes, *headers: str) -> bytes:
     ("answer", "expected"),
     [
         (http("200 OK", b"not json"), Unknown),
+        (http("200 OK", b'{"state":"captured","amount":1,"amount":2}'), Unknown),
+        (http("200 OK", b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"), Unknown),
         (http("200 OK", b"[1]"), Unknown),
         (http("200 OK", b""), Unknown),
         (http("200 OK", b'{"id":'), Unknown),

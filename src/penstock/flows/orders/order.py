@@ -403,7 +403,7 @@ def _cancelled_line(line: LineState) -> LineState:
 _NOTES: dict[str, Callable[[Any], str]] = {
     "order.placed": lambda fact: money(fact.total_minor, fact.currency),
     "order.cancel_requested": lambda fact: fact.reason,
-    "inventory.reserved": lambda fact: f"{len(fact.pieces)} lines",
+    "inventory.reserved": lambda fact: _lines(len(fact.pieces)),
     "inventory.rejected": lambda fact: _short(fact),
     "inventory.released": lambda fact: fact.reason,
     "payment.authorised": lambda fact: money(fact.amount_minor, fact.currency),
@@ -421,6 +421,10 @@ _NOTES: dict[str, Callable[[Any], str]] = {
     "dead.retried": lambda fact: f"{fact.service}: retried by {fact.actor}: {fact.reason}",
     "dead.discarded": lambda fact: f"{fact.service}: discarded by {fact.actor}: {fact.reason}",
 }
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
 
 
 def _short(fact: said.InventoryRejected) -> str:

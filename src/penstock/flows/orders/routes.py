@@ -59,7 +59,8 @@ ROUTES: tuple[Route, ...] = (
         example=ORDER_EXAMPLE, needs_idempotency_key=True, reply=door.Placed,
         replies={
             202: "Accepted, and durable.", 403: "A permission is missing.",
-            409: "The total is another; the problem holds the quote.", 422: REFUSED,
+            409: "The total is another (the problem holds the quote), or the key is in flight.",
+            422: REFUSED,
         },
     ),
     Route(

@@ -21,6 +21,7 @@ import httptools
 import msgspec
 from msgspec import Struct
 
+from penstock.contracts.strict import Unreadable, strict_json
 from penstock.errors import Problem
 from penstock.limits import IDEMPOTENCY_KEY_CHARS_MAX, TEXT_CHARS_MAX
 from penstock.ports import Ok, Outcome, Refused, Request, Unavailable, Unknown
@@ -237,16 +238,16 @@ def judge(answer: Answer) -> Outcome:
 
 def _succeeded(answer: Answer) -> Outcome:
     try:
-        msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError):
+        strict_json(answer.body, dict[str, msgspec.Raw], limit_bytes=RESPONSE_BYTES_MAX)
+    except Unreadable:
         return Unknown(f"HTTP {answer.status} without a JSON object")
     return Ok(answer.body)
 
 
 def _refused(answer: Answer) -> Outcome:
     try:
-        body = msgspec.json.decode(answer.body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
+        body = strict_json(answer.body, dict[str, Any], limit_bytes=RESPONSE_BYTES_MAX)
+    except Unreadable:
         return Unknown(f"HTTP {answer.status} without a JSON object")
     reason = body.get("code") or body.get("reason") or f"HTTP {answer.status}"
     return Refused(str(reason)[:TEXT_CHARS_MAX], answer.body)
