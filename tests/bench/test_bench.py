@@ -16,6 +16,7 @@ FIGURES = {
         "bare_loop": None, "reference_flow": 0.5, "product_flow": 0.35, "product_orders": None
     },
     "append": {"log_append": 0.45},
+    "marks": {"mark_at_1e6": 0.8},
     "door": {"durable_post": 0.7},
     "sandboxed": {"sandboxed_orders": None},
 }
