@@ -101,11 +101,6 @@ def _suffix(service: str, kind: str, ordinal: int) -> bytes:
     return f"{service}\x1f{kind}\x1f{ordinal}".encode()
 
 
-def root_time(id_: bytes) -> int:
-    """The append time (ms) of the root of the chain that ``id_`` belongs to."""
-    return int.from_bytes(id_[:6], "big")
-
-
 def murmur2(data: bytes) -> int:
     """Kafka's key hash (MurmurHash2, 32 bit, seed 0x9747b28c), so that other clients agree."""
     m, mask = 0x5BD1E995, 0xFFFFFFFF

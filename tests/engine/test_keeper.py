@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from penstock import assemble
 from penstock.decision import Park
 from penstock.engine.keeper import FULL, Keeper
 from penstock.engine.unit import RETRY_REQUESTED
@@ -17,7 +18,7 @@ from penstock.log.embedded import EmbeddedLog
 from penstock.ports import TopicSpec
 from penstock.store import pruning
 from tests.engine.tally import Orders, Step, always, steps, tally_rig
-from tests.flows.rig import Rig, specs_of
+from tests.flows.rig import Rig
 
 HOUR = 3_600_000
 
@@ -30,11 +31,11 @@ def positions(rig: Rig, topic: str) -> Mapping[int, int] | None:
 
 def keeper_of(rig: Rig, log: EmbeddedLog | None = None, **bounds: Any) -> Keeper:
     """A keeper of the topic that the service reads, and of the service's store."""
-    specs = [replace(s, **bounds) for s in specs_of(rig.catalog) if s.name == "steps"]
+    specs = [replace(s, **bounds) for s in assemble.specs(rig.catalog) if s.name == "steps"]
     kept = log or rig.log
     kept.ensure(specs)
     reading = {"steps": [lambda topic: positions(rig, topic)]}
-    reads = [replace(s, **bounds) for s in specs_of(rig.catalog) if s.name in unit_reads(rig)]
+    reads = [replace(s, **bounds) for s in assemble.specs(rig.catalog) if s.name in unit_reads(rig)]
     return Keeper(kept, rig.stores["tally"], specs, reads, reading, 10.0)
 
 
@@ -93,7 +94,7 @@ def test_size_is_bounded_and_pages_are_given_back(tmp_path: Path) -> None:
     for n, pot in enumerate(fat):
         rig.append("steps", (f"k{n % 8}", Step(n=n, pots=(pot,))))
     rig.run()
-    writer = EmbeddedLog(tmp_path, specs_of(rig.catalog), frozenset(["journal"]))
+    writer = EmbeddedLog(tmp_path, assemble.specs(rig.catalog), frozenset(["journal"]))
     keeper = keeper_of(rig, writer, retention_bytes=200_000)
     file = writer._writer("steps")
     before = file.run("PRAGMA page_count")[0][0]

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from penstock import assemble
 from penstock.catalog.model import JOURNAL, Catalog, GatewayEntry
 from penstock.contracts.wire import Book
 from penstock.decision import IGNORE, Ref, Request, Service
@@ -27,8 +28,7 @@ from penstock.engine.worker import Worker
 from penstock.event import Message, Record, root_id
 from penstock.flow import Call, Flow, Intake, Reply, Row, Scan
 from penstock.log.embedded import EmbeddedLog
-from penstock.log.memory import MemoryLog
-from penstock.ports import Gateway, Log, Ok, Outcome, Refused, TopicSpec, Unavailable, Unknown
+from penstock.ports import Gateway, Log, Ok, Outcome, Refused, Unavailable, Unknown
 from penstock.ports import Request as Asked
 from penstock.store.sqlite import SqliteStore
 
@@ -125,18 +125,6 @@ class HandPool:
         return len(chosen)
 
 
-def specs_of(catalog: Catalog) -> list[TopicSpec]:
-    """Every topic of the catalog as a log must know it."""
-    return [
-        TopicSpec(
-            name=t.name, partitions=t.partitions,
-            owner_file=JOURNAL if t.name == JOURNAL else t.producer,
-            retention_seconds=t.retention_seconds, retention_bytes=t.retention_bytes,
-        )
-        for t in catalog.topics.values()
-    ]
-
-
 class Rig:
     """A flow with everything that runs it; see the module."""
 
@@ -147,11 +135,14 @@ class Rig:
     ) -> None:
         self.flow, self.catalog, self.home = flow, catalog, home
         self.clock, self.book = clock or HandClock(), Book(flow.contracts)
+        self.house = assemble.House(
+            home=home or Path(), catalog=catalog, flow=flow, book=self.book
+        )
         self._shared = frozenset({JOURNAL, *shared})
         self.gateways: dict[str, Gateway] = {n: Scripted() for n in catalog.gateways}
         self.gateways |= dict(gateways or {})
         self.log: Log = self.new_log()
-        self.log.ensure(specs_of(catalog))
+        self.log.ensure(assemble.specs(catalog))
         self.stores: dict[str, SqliteStore] = {}
         self.workers: dict[str, Worker] = {}
         self.couriers: dict[str, Courier] = {}
@@ -180,18 +171,18 @@ class Rig:
     def new_log(self) -> Log:
         """A log of one's own on the same topics (the memory log is one for all)."""
         if self.home is None:
-            return MemoryLog()
-        return EmbeddedLog(self.home, specs_of(self.catalog), self._shared)
+            return assemble.make_memory_log(self.house)
+        return EmbeddedLog(self.home, assemble.specs(self.catalog), self._shared)
 
     def own_topics(self, service: str) -> list[str]:
         """The topics that the service alone produces."""
-        topics = self.catalog.topics.values()
-        return [t.name for t in topics if t.producer == service and t.name != JOURNAL]
+        return assemble.own_topics(self.catalog, service)
 
     def new_store(self, service: str) -> SqliteStore:
         """The service's store on a connection of its own; in memory there is one."""
         if self.home is None:
-            return self.stores.get(service) or SqliteStore(File(None), service)
+            made = self.stores.get(service)
+            return made or assemble.make_memory_store(self.house, service, direct=False)
         file = File(self.home / f"{service}.db", shared=service in self._shared)
         return SqliteStore(file, service, direct=self.own_topics(service))
 
