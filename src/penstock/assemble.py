@@ -85,14 +85,18 @@ def contracts_folder(catalog: Catalog, catalog_path: Path | None) -> Path:
     return Path(__file__).resolve().parents[2] / catalog.contracts
 
 
-def open_house(home: Path, catalog_path: Path | None = None) -> House:
-    """Load and check everything a start relies on. Raises ``Problem``."""
-    version = apsw.sqlite_lib_version()
+def refuse_unsafe(version: str) -> None:
+    """Refuse a SQLite that can lose acknowledged records. Raises ``Problem``."""
     if not wal_safe(version):
         raise Problem(
             "sqlite_unsafe", f"SQLite {version} can lose data in WAL mode (the WAL-reset race).",
             "Install apsw 3.51.3 or newer: pip install -U apsw",
         )
+
+
+def open_house(home: Path, catalog_path: Path | None = None) -> House:
+    """Load and check everything a start relies on. Raises ``Problem``."""
+    refuse_unsafe(apsw.sqlite_lib_version())
     catalog = _declared(catalog_path)
     flow = cast(Flow, resolve(catalog.flow))
     verify(OWN, OWN_FOLDER)
