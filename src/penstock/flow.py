@@ -199,6 +199,8 @@ class Flow(Struct, frozen=True, kw_only=True):
     importer: str = ""  # dotted path of the module that reads an export
     workload: str = ""  # dotted path of the demo's workload
     load: str = ""  # dotted path of the bench's load: gateways in process, requests by number
+    sim: str = ""  # dotted path of what the simulator plays: clients, outside world, what must end
+    audit: str = ""  # dotted path of the auditor's rules about this domain
 
 
 def place(position: Position) -> str:

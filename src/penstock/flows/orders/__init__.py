@@ -45,4 +45,6 @@ def _flow() -> Flow:
         importer="penstock.flows.orders.importer",
         workload="penstock.flows.orders.workload",
         load="penstock.flows.orders.load",
+        sim="penstock.flows.orders.simulated",
+        audit="penstock.sim.audit.orders",
     )

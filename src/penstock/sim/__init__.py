@@ -1,0 +1,1 @@
+"""The instruments that prove the promises: auditor, simulator, crash harness, power cuts."""
