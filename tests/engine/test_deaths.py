@@ -6,10 +6,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from penstock.conformance.scenario import keys_of
 from penstock.engine.slots import NoSlots, Slots
 from penstock.engine.worker import Worker
 from penstock.limits import DEATHS_MAX, OFFSET_BITS
-from tests.engine.tally import Step, steps, tally_rig
+from tests.engine.tally import Orders, Step, raising, steps, tally_rig
 from tests.flows.rig import Rig
 
 DEADLY = 666
@@ -140,3 +143,44 @@ def test_a_charge_that_found_the_disk_full_is_made_when_there_is_room(tmp_path: 
     file.run("PRAGMA max_page_count=1000000")
     worker.step(rig.clock.now())
     assert deaths(rig) == [("k", 1)]
+
+
+def test_a_death_is_charged_in_the_lane_of_its_record_and_in_no_other() -> None:
+    """What other lanes decided before it in the batch is not to blame."""
+
+    class Killed(BaseException):
+        """The end of the process."""
+
+    orders = Orders()
+    orders.by_number[DEADLY] = raising(Killed())
+    rig = tally_rig(orders=orders, partitions=4)
+    slots = NoSlots(4)
+    worker = with_slots(rig, slots)
+    worker.step(rig.clock.now())  # claims its lanes
+    keys = [key for lane in range(4) for key in keys_of(lane, 4)]
+    rig.append("steps", *((key, Step(n=DEADLY if key == keys[2] else 1)) for key in keys))
+    with pytest.raises(Killed):
+        worker.step(rig.clock.now())
+    orders.by_number.clear()
+    with_slots(rig, slots).step(rig.clock.now())
+    assert deaths(rig) == [(keys[2], 1)]
+    rig.run()
+    assert [len(steps(rig, key)) for key in keys] == [1, 1, 1, 1]
+
+
+def test_what_was_set_aside_before_its_position_passed_is_not_decided_again() -> None:
+    """Found by the simulator: where parked records hold nothing back, the record came once more
+    from the log, killed again, and was parked again."""
+    orders = Orders()
+    rig = tally_rig(partitions=1, orders=orders, after_park="continue")
+    rig.append("steps", ("k", Step(n=1)), ("k", Step(n=DEADLY)), ("k", Step(n=3)))
+    for _ in range(DEATHS_MAX):
+        slots = NoSlots(1)
+        slots.words[0] = slot(rig, "steps", 1)
+        with_slots(rig, slots).step(rig.clock.now())
+    orders.said.clear()
+    rig.run()
+    assert ("k", DEADLY) not in orders.said
+    assert rig.types("tally.dead", "k") == ["dead.parked"]
+    assert steps(rig, "k") == (1, 3)
+    assert [state for _, state, _ in rig.waiting("tally")] == ["aside"]

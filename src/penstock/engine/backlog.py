@@ -27,7 +27,7 @@ class Backlog:
         self._deadly: dict[Position, Waiting] = {}
 
     def __len__(self) -> int:
-        return sum(self._count.values())
+        return len(self._places)
 
     @property
     def held(self) -> KeysView[Held]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.catalog.model import CLOCK
 from penstock.decision import (
@@ -47,11 +48,13 @@ from penstock.engine.unit import (
     own_ref,
     published,
 )
+from penstock.errors import Malformed, UnknownSchema
 from penstock.event import Event, Message, Position, Record, child_id, root_id, slot_of
 from penstock.limits import ATTEMPTS_KEPT_MAX, TEXT_CHARS_MAX
 from penstock.ports import Outgoing, Saved, Waiting
 
 Errors = tuple[tuple[int, str], ...]
+DISCARDED = "dead.discarded"
 LATEST = (1 << 62) - 1  # ms; what a store can keep
 
 
@@ -396,9 +399,9 @@ class Batch:
         self, record: Record, topic: str, type_: str, about: Any, at: int, cause: bytes = b""
     ) -> Outgoing:
         """A row that tells of a record's parking; its id holds the time, for it may recur."""
-        m = record.message
-        parent = m.id if len(m.id) == 16 else _origin(record)
-        id_ = child_id(parent, self.unit.name, f"{type_}:{topic}:{at}", record.offset)
+        m, named = record.message, bytes.fromhex(about.event_id)
+        parent = named if len(named) == 16 else _origin(record)
+        id_ = child_id(parent, self.unit.name, f"{type_}:{topic}:{at}", about.offset)
         kind, version, value = self.unit.book.seal_as(type_, about)
         message = Message(
             m.key, value, id_, kind, version, at, cause or parent, m.trace, self.unit.name
@@ -429,7 +432,7 @@ class Batch:
             )
         else:
             self._discard(row)
-        self._tell_unparked(row, event, "dead.retried" if retry else "dead.discarded")
+        self._tell_unparked(row, event, "dead.retried" if retry else DISCARDED)
 
     def _wished(self, event: Event) -> Waiting | None:
         """The parked record that a request names, if it is one of ours."""
@@ -447,17 +450,34 @@ class Batch:
             self._seen.add(id_)
 
     def _tell_unparked(self, row: Waiting, event: Event, type_: str) -> None:
-        r, m, wish = row.record, row.record.message, event.data
-        value = Unparked(
+        wish, at, dead = event.data, event.appended_at, self.unit.dead
+        said = self._unparked_of(row, wish)
+        self.rows.append(self._about(row.record, dead, type_, said, at, event.id))
+        if type_ == DISCARDED and self.unit.answers in self.unit.reads:
+            told = self._first_discarded(row, said)
+            self.rows.append(
+                self._about(row.record, self.unit.answers, type_, told, at, event.id)
+            )
+
+    def _unparked_of(self, row: Waiting, wish: Any) -> Unparked:
+        r, m = row.record, row.record.message
+        return Unparked(
             service=self.unit.name, topic=r.topic, partition=r.partition, offset=r.offset,
             event_id=m.id.hex(), type=m.type, key=m.key, kind=row.kind, reason=wish.reason,
             actor=wish.actor,
         )
-        topics = [self.unit.dead]
-        if type_ == "dead.discarded" and self.unit.answers in self.unit.reads:
-            topics.append(self.unit.answers)
-        at = event.appended_at
-        self.rows += [self._about(r, topic, type_, value, at, event.id) for topic in topics]
+
+    def _first_discarded(self, row: Waiting, said: Unparked) -> Unparked:
+        """Where the news of a discard was parked and is discarded as well, the service is told of
+        the first one again: what it has to compensate for is still that."""
+        m = row.record.message
+        if m.type != DISCARDED:
+            return said
+        try:
+            first: Unparked = self.unit.book.open(m.type, m.version, m.value)
+        except (Malformed, UnknownSchema):
+            return said
+        return replace(first, reason=said.reason, actor=said.actor)
 
 
 def is_parked(row: Waiting) -> bool:

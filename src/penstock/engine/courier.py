@@ -6,7 +6,7 @@ deed with the same id or idempotency key. One courier a service, by epoch. It ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -73,11 +73,15 @@ class Courier:
         self._finished: SimpleQueue[tuple[str, Due, Outcome]] = SimpleQueue()
         self._woken = woken
         self._epoch: int | None = None
+        self._more: set[str] = set()  # destinations with more rows than one look took
 
-    def step(self, now: int) -> Carried:
-        """One bounded turn: look, carry, close; at most one commit and one append a topic."""
+    def step(self, now: int, asked: Set[str] | None = None) -> Carried:
+        """One bounded turn: look, carry, close; at most one commit and one append a topic.
+
+        ``asked`` names the destinations that are known to have something new; None looks at all.
+        """
         try:
-            return self._turn(now)
+            return self._turn(now, asked)
         except StaleOwner:
             self._forget()
             return Carried(settled=1)
@@ -86,17 +90,19 @@ class Courier:
             self._forget()
             return Carried(full=True)
 
-    def _turn(self, now: int) -> Carried:
+    def _turn(self, now: int, asked: Set[str] | None) -> Carried:
         if self._epoch is None:
-            self._epoch = self._store.claim([COURIER_LANE], now)[0].epoch
+            self._epoch, asked = self._store.claim([COURIER_LANE], now)[0].epoch, None
         settled = self._collect(now)
         settled += self._clock(now)
         carried: set[str] = set()
         for topic in self._topics:
+            if asked is not None and topic not in asked and topic not in self._more:
+                continue
             rows = self._carry_topic(topic, now)
             settled += rows
             carried |= {topic} if rows else set()
-        called = self._call_gateways(now)
+        called = self._call_gateways(now, asked)
         settled += self._collect(now) if called else []
         for desk in self.desks.values():
             settled += [
@@ -106,7 +112,7 @@ class Courier:
         return self._settle(settled, called, carried, now)
 
     def _forget(self) -> None:
-        self._epoch = None
+        self._epoch = None  # claimed again, and then everything is looked at
         for desk in self.desks.values():
             desk.forget()
 
@@ -135,6 +141,7 @@ class Courier:
         """Append a destination's rows in id order. A crash before closing appends them again;
         the marks of the readers absorb it."""
         rows = self._store.due(topic, now, 0, COURIER_ROWS_MAX, is_topic=True)
+        (self._more.add if len(rows) == COURIER_ROWS_MAX else self._more.discard)(topic)
         if not rows:
             return []
         cut("courier.send")
@@ -166,11 +173,14 @@ class Courier:
 
     # Gateways ----------------------------------------------------------------------------------
 
-    def _call_gateways(self, now: int) -> int:
+    def _call_gateways(self, now: int, asked: Set[str] | None) -> int:
         called = 0
         for name, desk in self.desks.items():
-            if desk.wants_rows():
-                desk.add(self._store.due(name, now, desk.cursor, desk.room()))
+            if desk.wants_rows() and (asked is None or name in asked or name in self._more):
+                room = desk.room()
+                rows = self._store.due(name, now, desk.cursor, room)
+                (self._more.add if len(rows) == room else self._more.discard)(name)
+                desk.add(rows)
             for row in desk.ready(now):
                 self._call(name, desk, row)
                 called += 1

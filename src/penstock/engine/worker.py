@@ -329,8 +329,9 @@ class Worker:
         return {(e.record.topic, e.record.partition): e.record.offset + 1 for e in entries}
 
     def _waits_already(self, entry: Entry) -> bool:
-        """Was the record charged with a death before its position passed it?"""
-        return bool(self.backlog.held) and self.backlog.find(entry.record.position) is not None
+        """Was the record charged with a death before its position passed it? It may be set aside
+        by now, where nothing is held any more."""
+        return bool(self.backlog) and self.backlog.find(entry.record.position) is not None
 
     def _park_the_deadly(self, batch: Batch, waiting: list[Entry]) -> None:
         for entry in list(waiting):
@@ -383,9 +384,18 @@ class Worker:
 
     def _charger(self) -> Callable[[Record], None]:
         words, index = self._slots.words, self.unit.topic_index
+        last = -1
 
         def charge(record: Record) -> None:
-            words[record.partition] = (index[record.topic] << OFFSET_BITS | record.offset) + 1
+            nonlocal last
+            lane = record.partition
+            if lane != last:
+                # One record is decided at a time. Were the lane before left as it is, a death in
+                # this one would be charged to its last record too, which has been decided.
+                if last >= 0:
+                    words[last] = 0
+                last = lane
+            words[lane] = (index[record.topic] << OFFSET_BITS | record.offset) + 1
 
         return charge
 

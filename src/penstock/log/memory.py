@@ -226,12 +226,19 @@ class MemoryLane(Lane):
         """Records of the assigned lanes; another partition comes first in every turn."""
         with self._log.lock:
             assigned = self._group.assigned.get(self.name, frozenset())
-            places = self._places(assigned, positions, topics)
-            outside = self._outside(places, positions)
+            found: list[Record] = []
+            outside: dict[tuple[str, int], Extent] = {}
+            for place in self._places(assigned, positions, topics):
+                partition, position = self._log.partitions(place[0])[place[1]], positions[place]
+                if position == partition.next:
+                    continue  # at its end: within the log, and nothing new
+                extent = partition.extent()
+                if not extent.first <= position <= extent.next:
+                    outside[place] = extent
+                elif len(found) < limit:
+                    found += partition.read(position, limit - len(found))
             return Taken(
-                generation=self._group.generation,
-                assigned=assigned,
-                records=self._records([p for p in places if p not in outside], positions, limit),
+                generation=self._group.generation, assigned=assigned, records=found,
                 outside=outside,
             )
 
@@ -244,27 +251,6 @@ class MemoryLane(Lane):
         self._turn += 1
         shift = self._turn % len(places) if places else 0
         return places[shift:] + places[:shift]
-
-    def _outside(
-        self, places: Sequence[tuple[str, int]], positions: Positions
-    ) -> dict[tuple[str, int], Extent]:
-        extents = {(t, n): self._log.partitions(t)[n].extent() for t, n in places}
-        return {
-            place: extent
-            for place, extent in extents.items()
-            if not extent.first <= positions[place] <= extent.next
-        }
-
-    def _records(
-        self, places: Sequence[tuple[str, int]], positions: Positions, limit: int
-    ) -> list[Record]:
-        found: list[Record] = []
-        for topic, number in places:
-            if len(found) >= limit:
-                break
-            partition = self._log.partitions(topic)[number]
-            found += partition.read(positions[topic, number], limit - len(found))
-        return found
 
     def hold(self, lanes: frozenset[int]) -> None:
         """Read nothing of these lanes for now."""

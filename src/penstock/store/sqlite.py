@@ -40,11 +40,10 @@ from penstock.store.pruning import prune
 _ERRORS = msgspec.msgpack.Decoder(tuple[tuple[int, str], ...])
 SHARDS = 64
 
+_NUMBER = "SELECT max(txn) + 1 FROM owners"
 _ADVANCE = """
-UPDATE owners SET txn = (SELECT max(txn) + 1 FROM owners), positions = m.value ->> 2
-FROM json_each(?1) m
-WHERE owners.scope = ?2 AND owners.lane = m.value ->> 0 AND owners.epoch = m.value ->> 1
-RETURNING txn"""
+UPDATE owners SET txn = ?, positions = ? WHERE scope = ? AND lane = ? AND epoch = ?
+RETURNING lane"""
 _CLAIM = """
 INSERT INTO owners(scope, lane, epoch, txn, positions)
 SELECT ?1, value, 1, (SELECT coalesce(max(txn), 0) + 1 FROM owners), '{}'
@@ -76,11 +75,11 @@ class SqliteTx:
 
     def advance(self, moves: Sequence[Advance], now: int) -> int:
         """Check the epochs, write the positions, number the transaction."""
-        rows = [(m.lane, m.epoch, json.dumps(dict(m.positions))) for m in moves]
-        done = self._file.run(_ADVANCE, (json.dumps(rows), self._scope))
-        if len(done) != len(moves):
+        txn = self._file.run(_NUMBER)[0][0] or 1
+        rows = [(txn, _text(m.positions), self._scope, m.lane, m.epoch) for m in moves]
+        if len(self._file.run_many(_ADVANCE, rows)) != len(moves):
             raise StaleOwner(f"a lane of {[m.lane for m in moves]} was claimed by another owner")
-        self._txn, self._epoch = done[0][0], max(m.epoch for m in moves)
+        self._txn, self._epoch = txn, max(m.epoch for m in moves)
         return self._txn
 
     def load(self, refs: Sequence[Ref], ids: Sequence[bytes] = ()) -> Loaded:
@@ -157,6 +156,10 @@ class SqliteTx:
         if put:
             tail = self._txn, self._epoch
             self._file.run_many(_WAIT, [(*waiting_row(self._scope, w), *tail) for w in put])
+
+
+def _text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def waiting_row(scope: int, w: Waiting) -> tuple[Any, ...]:

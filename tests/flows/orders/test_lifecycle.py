@@ -48,6 +48,7 @@ RARE: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("payment", (AUTHORISED, placed())),
     ("payment", (said.InventoryRejected(reason="out_of_stock"), placed())),
     ("payment", (DISCARDED,)),
+    ("payment", (placed(), AUTHORISED, reserved(), DISCARDED, DISCARDED)),
     ("payment", (placed(), answer("authorise", "refused"), AUTHORISED, CAPTURED)),
     ("payment", (placed(), AUTHORISED, reserved(), answer("capture", "refused"), CAPTURED)),
     ("payment", (placed(), CANCEL, answer("authorise", **OK), answer("void"))),

@@ -267,6 +267,21 @@ def test_money_taken_unseen_before_an_abandon_is_accounted_for() -> None:
     assert refunded.amount_minor == 1300
 
 
+def test_a_refund_whose_answer_was_discarded_is_asked_for_again_in_the_same_words() -> None:
+    """Found by the simulator: the money was back, and nobody could tell."""
+    back = (placed(), AUTHORISED, reserved(), CANCEL, CAPTURED)
+    first = payment(*back[:-1])
+    (asked,) = when(first, CAPTURED).asks
+    closing = when(payment(*back), UNPARKED)
+    assert told(closing) == [said.PaymentClosed(group="1", reason="cancelled")]
+    assert closing.asks == (asked,)
+    given = payment(*back, UNPARKED)
+    assert when(given, UNPARKED).asks == (asked,)
+    (refunded,) = told(when(given, answer("refund", amount=1300)))
+    assert refunded.amount_minor == 1300
+    assert when(payment(*back, UNPARKED, answer("refund", amount=1300)), UNPARKED) is IGNORE
+
+
 def test_a_discarded_order_record_ends_the_order() -> None:
     lost = msgspec.structs.replace(UNPARKED, type="order.placed", topic="orders")
     assert told(when(payment(), lost))[0].reason == "abandoned"

@@ -108,6 +108,8 @@ PAYMENT = _rows(
     ("new, authorising, authorised, capturing, closing, refunding", "dead.discarded", "closed",
      "a parked record was discarded", "operator",
      "emit closed (abandoned, or the first reason); give back what may have been taken"),
+    ("closed", "dead.discarded", "closed", "the answer to a refund was discarded", "operator",
+     "ask for the refund again, same key: only so is it told"),
 )
 
 RESERVATION = _rows(

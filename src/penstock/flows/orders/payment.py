@@ -66,6 +66,7 @@ class Payment(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     captured_minor: int = 0
     refunded_minor: int = 0
     refunds: int = 0
+    back_minor: int = 0  # what the latest refund asks for; 0: all that was captured
     reason: str = ""
     goods: bool = False
     address: Address | None = None  # until it is handed on with the fulfillment request
@@ -183,14 +184,20 @@ def _send_back_from_closing(payment: Payment, fact: Fact, key: str) -> Turn | Pa
 
 def _refund(payment: Payment, fact: Fact, key: str) -> Turn:
     """Give back what was captured; where that is not known, all of it, whatever it was."""
-    refund = f"r{payment.refunds + 1}"
+    back = payment.captured_minor - payment.refunded_minor if payment.captured_minor else 0
+    known = replace(payment, refunds=payment.refunds + 1, back_minor=back)
+    return Turn(known, (), (_refund_ask(known, key),))
+
+
+def _refund_ask(payment: Payment, key: str) -> Ask:
+    """The latest refund; the same words under the same key, however often it is asked."""
+    refund = f"r{payment.refunds}"
     request: dict[str, str | int] = {
         "order": key, "refund": refund, "payment": payment.payment, "currency": payment.currency
     }
-    if payment.captured_minor:
-        request["amount"] = payment.captured_minor - payment.refunded_minor
-    ask = Ask(GATEWAY, "refund", request, f"refund:{key}:{refund}")
-    return Turn(replace(payment, refunds=payment.refunds + 1), (), (ask,))
+    if payment.back_minor:
+        request["amount"] = payment.back_minor
+    return Ask(GATEWAY, "refund", request, f"refund:{key}:{refund}")
 
 
 def _parcel_cancelled(payment: Payment, fact: Fact, key: str) -> Turn:
@@ -198,7 +205,8 @@ def _parcel_cancelled(payment: Payment, fact: Fact, key: str) -> Turn:
 
 
 def _void(payment: Payment, key: str) -> Ask:
-    request = {"order": key, "group": payment.group, "payment": payment.payment}
+    """For the whole group: what is known of its hold by now would make other bodies of one key."""
+    request = {"order": key, "group": payment.group}
     return Ask(GATEWAY, "void", request, f"void:{key}:{payment.group}")
 
 
@@ -308,12 +316,24 @@ def _abandon(payment: Payment, fact: Fact, key: str) -> Turn:
     """
     turn = _close(payment, fact, key)
     if payment.captured_minor:
-        return turn
+        return _refund_again(turn, key)
     void = _void(payment, key)
     if payment.state not in ("capturing", "refunding"):
         return Turn(turn.payment, turn.events, (void,))
     back = _refund(turn.payment, fact, key)
     return Turn(back.payment, turn.events, (void, *back.asks))
+
+
+def _refund_again(turn: Turn, key: str) -> Turn:
+    """A refund whose answer was discarded is asked for again: only so is it known and told."""
+    payment = turn.payment
+    if not payment.refunds or payment.refunded_minor:
+        return turn
+    return Turn(payment, turn.events, (*turn.asks, _refund_ask(payment, key)))
+
+
+def _abandon_again(payment: Payment, fact: Fact, key: str) -> Turn:
+    return _refund_again(Turn(payment), key)
 
 
 def _abandon_unknown(payment: Payment, fact: Fact, key: str) -> Turn:
@@ -360,6 +380,7 @@ MOVES: dict[tuple[str, str], Move] = {
     ("closed", "authorised"): _void_late,
     ("closed", "captured"): _send_back,
     ("closed", "refunded"): _refunded_late,
+    ("closed", "discarded"): _abandon_again,
 }
 
 
