@@ -33,7 +33,7 @@ from penstock.engine.courier import Courier
 from penstock.engine.crew import Member, open_beat
 from penstock.engine.intake import Gate
 from penstock.engine.keeper import Keeper
-from penstock.engine.runner import Runner, Threads, write_whole
+from penstock.engine.runner import Runner, Threads, sync_folder, write_whole
 from penstock.engine.slots import Slots
 from penstock.engine.unit import unit_of
 from penstock.engine.wakes import Wakes, run_folder
@@ -48,6 +48,7 @@ from penstock.store.sqlite import SqliteStore
 from penstock.web.site import Site
 
 HOME_FORMAT = 1
+CARRIED_VARIABLE = "PENSTOCK_CARRIED"  # topics that go by outbox and courier all the same
 
 
 class WallClock:
@@ -66,6 +67,7 @@ class House(Struct, frozen=True, kw_only=True):
     flow: Flow
     book: Book
     catalog_path: Path | None = None
+    vfs: str = ""  # the layer between SQLite and the disk (sim.disk); empty: the system's own
 
     @property
     def run(self) -> Path:
@@ -115,8 +117,7 @@ def _declared(catalog_path: Path | None) -> Catalog:
 
 def prepare(house: House) -> None:
     """Make the home folder and every topic; refuse one that a newer penstock wrote."""
-    house.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    house.run.mkdir(mode=0o700, exist_ok=True)
+    make_home(house)
     (house.run / "status").mkdir(exist_ok=True)
     stamp = house.home / "home.json"
     if stamp.exists():
@@ -129,19 +130,29 @@ def prepare(house: House) -> None:
                 "Run the newer penstock, or choose another folder with --home.",
             )
     else:
-        write_whole(stamp, {"format": HOME_FORMAT, "penstock": __version__})
+        write_whole(stamp, {"format": HOME_FORMAT, "penstock": __version__}, durable=True)
     log = make_log(house)
     log.ensure(specs(house.catalog))
     log.close()
+
+
+def make_home(house: House) -> None:
+    """The folders of a home, private, and their names on the disk: a power cut shall not take
+    them with everything that is promised in them."""
+    home = house.home.absolute()
+    new = [folder for folder in (home, *home.parents) if not folder.exists()]
+    # One by one: mkdir makes missing parents with the umask's mode, readable by others.
+    for folder in (home, house.run):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in new:
+        sync_folder(folder.parent)
 
 
 class HomeLock:
     """One ``up`` at a time per home; the lock dies with its process."""
 
     def __init__(self, house: House) -> None:
-        # One by one: mkdir makes missing parents with the umask's mode, readable by others.
-        for folder in (house.home, house.run):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_home(house)
         self._fd = os.open(house.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,25 +200,33 @@ def shared_files(catalog: Catalog) -> frozenset[str]:
 
 def own_topics(catalog: Catalog, service: str) -> list[str]:
     """Topics the service alone produces: appended in its own commit."""
-    return [t.name for t in catalog.topics.values() if owner_file(catalog, t.name) == service]
+    carried = os.environ.get(CARRIED_VARIABLE, "").split()
+    own = [t.name for t in catalog.topics.values() if owner_file(catalog, t.name) == service]
+    return [name for name in own if name not in carried]
 
 
 def make_log(house: House) -> EmbeddedLog:
     """A log of one's own (one thread each)."""
-    return EmbeddedLog(house.home, specs(house.catalog), shared_files(house.catalog))
+    shared = shared_files(house.catalog)
+    return EmbeddedLog(house.home, specs(house.catalog), shared, vfs=house.vfs)
 
 
 def make_store(house: House, service: str, *, readonly: bool = False) -> SqliteStore:
     """A service's store, with its topics in the same file."""
     path = house.home / f"{service}.db"
     shared = service in shared_files(house.catalog)
-    file = File(path, readonly=readonly, shared=shared)
+    file = File(path, readonly=readonly, shared=shared, vfs=house.vfs)
     return SqliteStore(file, service, direct=own_topics(house.catalog, service))
 
 
 def store_at(path: Path, service: str) -> SqliteStore:
     """A store alone in a file, without topics."""
     return SqliteStore(File(path), service)
+
+
+def store_over(file: File, service: str, direct: Iterable[str] = ()) -> SqliteStore:
+    """A store over an open file; ``direct`` topics are appended in its own commit."""
+    return SqliteStore(file, service, direct=direct)
 
 
 def make_memory_log(house: House) -> MemoryLog:
@@ -231,7 +250,7 @@ class Readers:
     def __init__(self, house: House) -> None:
         self._house = house
         self._stores: dict[str, SqliteStore] = {}
-        self._decoders = _decoders(house.flow)
+        self._decoders = decoders(house.flow)
 
     def scan(self, what: Scan) -> list[Row]:
         """A scan with document bodies decoded; nothing where the service has no file yet."""
@@ -254,7 +273,8 @@ class Readers:
         return {int(row.key): row.body.get(topic, 0) for row in rows}
 
 
-def _decoders(flow: Flow) -> dict[tuple[str, str], Callable[[bytes], Any]]:
+def decoders(flow: Flow) -> dict[tuple[str, str], Callable[[bytes], Any]]:
+    """What decodes a document, by service and kind."""
     states = {(s.name, kind): cls for s in flow.services for kind, cls in s.states.items()}
     states |= {(flow.door, kind): cls for kind, cls in flow.door_states.items()}
     return {at: msgspec.json.Decoder(cls).decode for at, cls in states.items()}
@@ -361,13 +381,18 @@ def make_gate(house: House, wakes: Wakes) -> tuple[Gate, Keeper]:
 
 def make_site(house: House, host: str, port: int) -> Site:
     """What the web is given: the door's gate, and readers of everything else."""
-    wakes = make_wakes(house, house.flow.door)
+    wakes, operator = make_wakes(house, house.flow.door), operator_wakes(house)
     gate, keeper = make_gate(house, wakes)
     clock = WallClock()
+
+    def close() -> None:
+        wakes.close()
+        operator.close()
+
     return Site(
         flow=house.flow, catalog=house.catalog, home=house.home, clock=clock, log=make_log(house),
-        scan=Readers(house).scan, journal=journal_writer(house), gate=gate,
-        idle=lambda: keeper.step(clock.now()), alarms=keeper.alarms,
+        scan=Readers(house).scan, journal=journal_writer(house, operator), gate=gate,
+        close=close, idle=lambda: keeper.step(clock.now()), alarms=keeper.alarms,
         sandbox=all_sandboxes(house.catalog), host=host, url=f"http://{host}:{port}",
     )
 
@@ -377,10 +402,14 @@ def all_sandboxes(catalog: Catalog) -> bool:
     return all(g.sandbox is not None for g in catalog.gateways.values())
 
 
-def journal_writer(house: House) -> Callable[[str, Request], None]:
+def operator_wakes(house: House) -> Wakes:
+    """The mouth of whoever writes to the journal for an operator."""
+    return make_wakes(house, f"operator-{os.getpid()}")
+
+
+def journal_writer(house: House, wakes: Wakes) -> Callable[[str, Request], None]:
     """Append an operator's request to the journal, and wake who reads it."""
     log, clock = make_log(house), WallClock()
-    wakes = make_wakes(house, f"operator-{os.getpid()}")
 
     def write(type_: str, wish: Request) -> None:
         now = clock.now()

@@ -18,7 +18,7 @@ import click
 
 from penstock.cli.output import output_option, show_rows
 from penstock.embedded.file import SQLITE_SAFE, File, wal_safe
-from penstock.errors import CheckFailed, Problem
+from penstock.errors import CheckFailed, Problem, World
 
 FREE_BYTES_MIN = 1 << 30
 FLUSHES = 20
@@ -79,7 +79,7 @@ def _sound(path: Path) -> Finding:
         file = File(path, readonly=True)
         found = str(file.run("PRAGMA quick_check")[0][0])
         file.close()
-    except (apsw.Error, Problem) as error:
+    except (apsw.Error, Problem, World) as error:
         found = str(error)
     fix = "Stop penstock and restore this file from a backup; nothing is skipped silently."
     return _finding(f"file {path.name}", found == "ok", found, fix)

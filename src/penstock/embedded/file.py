@@ -20,14 +20,17 @@ import apsw
 from penstock.embedded import rows
 from penstock.embedded.schema import (
     APPLICATION_ID,
+    CHECKPOINT_PAGES,
     FORMAT_VERSION,
+    LOG_COLUMNS,
     PRAGMAS,
     TABLES,
     log_ddl,
     log_table,
 )
 from penstock.embedded.turnstile import Turnstile
-from penstock.errors import Conflict, NotFound, StorageFull
+from penstock.embedded.wal import frames_in, write_again
+from penstock.errors import Conflict, Corrupt, NotFound, StorageFull
 from penstock.event import Message, partition_of
 from penstock.limits import OFFSET_BITS, OFFSET_MAX
 
@@ -39,6 +42,9 @@ _WRITE_FAILED = {
     apsw.SQLITE_IOERR_SHMSIZE,
     apsw.SQLITE_IOERR_SHMOPEN,
 }
+
+
+_DAMAGED = (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError)
 
 
 def wal_safe(version: str) -> bool:
@@ -56,29 +62,52 @@ def is_full(error: apsw.Error) -> bool:
     return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in _WRITE_FAILED
 
 
+class LogPages:
+    """How long the write-ahead log was after the latest commit. No part of ``File``, for SQLite
+    keeps it: a file that is let go of shall close at once."""
+
+    pages = 0
+
+    def __call__(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        """SQLite tells it."""
+        self.pages = pages
+        return apsw.SQLITE_OK
+
+
 class File:
     """One embedded file, opened for writing or, with ``readonly``, for reading.
 
     ``shared`` files have several writing processes and use the turnstile. ``path`` None is an
-    in-memory database. One thread uses a File at a time. Raises ``Conflict`` for a file of a
-    newer format, ``NotFound`` when a reader finds none.
+    in-memory database. ``vfs`` names the layer between SQLite and the disk, empty for the
+    system's own. One thread uses a File at a time. Raises ``Conflict`` for a file of a newer
+    format, ``NotFound`` when a reader finds none, and ``Corrupt``, then and later, where SQLite
+    meets bytes that cannot be.
     """
 
     def __init__(
-        self, path: Path | None, *, readonly: bool = False, shared: bool = False
+        self, path: Path | None, *, readonly: bool = False, shared: bool = False, vfs: str = ""
     ) -> None:
-        self.path, self.readonly = path, readonly
+        self.path, self.readonly, self._vfs = path, readonly, vfs
+        self.checkpoint_pages = CHECKPOINT_PAGES
+        self._log = LogPages()
         self.executions = self.commits = 0
         self.beat: memoryview | None = None  # word 1: since when a transaction is open (ns)
         self._turnstile = Turnstile(path) if shared and path and not readonly else None
         self._partitions: dict[str, int] = {}
+        self._looked_at: set[str] = set()
         try:
             self.db = self._open()
-        except apsw.NotADBError:
-            raise Conflict(
-                "not_a_store", f"{path} is no file of penstock's.",
-                "Put back the one that belongs there, or choose another --home.",
-            ) from None
+        except BaseException as error:
+            if self._turnstile:
+                self._turnstile.close()
+            if isinstance(error, apsw.NotADBError):
+                raise Conflict(
+                    "not_a_store", f"{path} is no file of penstock's.",
+                    "Put back the one that belongs there, or choose another --home.",
+                ) from None
+            if isinstance(error, _DAMAGED):
+                raise self._damaged(error) from error
+            raise
         self._cursor = self.db.cursor()
 
     def _open(self) -> apsw.Connection:
@@ -87,13 +116,16 @@ class File:
         elif self.readonly:
             if not self.path.exists():
                 raise NotFound("file_missing", f"{self.path} does not exist.")
-            db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+            flags = apsw.SQLITE_OPEN_READWRITE
+            db = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs or None)
         else:
             db = self._create(self.path)
         for pragma in PRAGMAS:
             db.execute(f"PRAGMA {pragma}")
         if self.readonly:
             db.execute("PRAGMA query_only=1")
+        else:
+            db.set_wal_hook(self._log)
         self._check_version(db)
         return db
 
@@ -102,16 +134,12 @@ class File:
         if self._turnstile:
             self._turnstile.enter()
         try:
-            db = apsw.Connection(str(path))
-            db.execute("PRAGMA busy_timeout=30000")
-            if not db.pragma("application_id"):
-                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-                db.execute("PRAGMA journal_mode=WAL")
-                os.chmod(path, 0o600)
-            db.execute("BEGIN IMMEDIATE")
-            if not db.pragma("application_id"):
-                self._make_schema(db)
-            db.execute("COMMIT")
+            db = apsw.Connection(str(path), vfs=self._vfs or None)
+            try:
+                self._make_ready(db, path)
+            except BaseException:
+                db.close()
+                raise
             return db
         except apsw.Error as error:
             if is_full(error):
@@ -120,6 +148,39 @@ class File:
         finally:
             if self._turnstile:
                 self._turnstile.leave()
+
+    def _make_ready(self, db: apsw.Connection, path: Path) -> None:
+        """A file with our schema, and nothing in it that a power cut could still take."""
+        db.execute("PRAGMA busy_timeout=30000")
+        if not db.pragma("application_id"):
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            # To the end of the answer: SQLite commits behind its only row, and a sync that
+            # fails there would be passed over.
+            (mode,) = db.execute("PRAGMA journal_mode=WAL").fetchall()
+            if mode != ("wal",):
+                raise Conflict(
+                    "no_wal", f"{path} cannot have a write-ahead log (its mode stays {mode[0]}).",
+                    "Choose a --home on a local disk.",
+                )
+            os.chmod(path, 0o600)
+        frames = frames_in(db)
+        db.execute("BEGIN IMMEDIATE")
+        if db.pragma("application_id"):
+            write_again(path, frames, self._vfs)
+        else:
+            self._make_schema(db)
+        db.execute("COMMIT")
+
+    def _checkpoint(self) -> None:
+        """Bring the file up to its log. SQLite would do so by itself at the end of a commit, and
+        say nothing of a sync that failed. Here, before a transaction, who fails has committed
+        nothing. Where there is no room for it, the log grows until the next time."""
+        self._log.pages = 0
+        try:
+            self.db.wal_checkpoint()
+        except apsw.Error as error:
+            if not (is_full(error) or isinstance(error, apsw.BusyError)):
+                raise
 
     def _make_schema(self, db: apsw.Connection) -> None:
         db.execute(TABLES)
@@ -147,30 +208,47 @@ class File:
     def run(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
         """One statement, its rows as a list."""
         self.executions += 1
-        return self._cursor.execute(sql, values).fetchall()
+        try:
+            return self._cursor.execute(sql, values).fetchall()
+        except _DAMAGED as error:
+            raise self._damaged(error) from error
 
     def run_many(self, sql: str, rows_: Iterable[Sequence[Any]]) -> list[Any]:
         """One statement over many rows of values; what it returns, for all of them."""
         self.executions += 1
-        return self._cursor.executemany(sql, rows_).fetchall()
+        try:
+            return self._cursor.executemany(sql, rows_).fetchall()
+        except _DAMAGED as error:
+            raise self._damaged(error) from error
 
     def stream(self, sql: str, values: Sequence[Any]) -> Iterator[Any]:
         """One statement, row by row, on a cursor of its own."""
         self.executions += 1
-        return iter(self.db.cursor().execute(sql, values))
+        try:
+            yield from self.db.cursor().execute(sql, values)
+        except _DAMAGED as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> Corrupt:
+        return Corrupt(
+            f"{self.path} is damaged ({error}). Stop penstock and restore the file from a backup; "
+            "nothing is skipped or repaired."
+        )
 
     @contextmanager
     def write(self) -> Iterator[None]:
         """A write transaction: commits, or rolls back when an exception passes.
 
-        Raises ``StorageFull``. A failed fsync leaves as apsw's own error: the process must stop,
-        because what reached the disk is unknown.
+        Raises ``StorageFull``; nothing was committed then. A failed fsync leaves as apsw's own
+        error: the process must stop, because what reached the disk is unknown.
         """
         if self._turnstile:
             self._turnstile.enter()
         if self.beat is not None:
             self.beat[1] = time.monotonic_ns()  # whoever stops from here on blocks others
         try:
+            if self._log.pages >= self.checkpoint_pages:
+                self._checkpoint()
             self._cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -183,6 +261,8 @@ class File:
         except apsw.Error as error:
             if is_full(error):
                 raise StorageFull(f"{self.path}: {error}") from error
+            if isinstance(error, _DAMAGED):
+                raise self._damaged(error) from error
             raise
         finally:
             if self.beat is not None:
@@ -193,6 +273,7 @@ class File:
     def ensure_topic(self, topic: str, partitions: int) -> None:
         """Make a topic's log. Raises ``Conflict`` when it exists with another count."""
         found = self.run("SELECT partitions FROM topics WHERE name = ?", (topic,))
+        self.look_at(topic)
         if not found:
             with self.write():
                 self.db.execute(log_ddl(topic))
@@ -206,6 +287,31 @@ class File:
             )
         self._partitions[topic] = partitions
 
+    def look_at(self, topic: str) -> None:
+        """Make sure, once, that nothing hides rows of a topic's log: one letter of its declaration
+        changed, and every row reads as if it were not there; one bit of a row's place, and it
+        lies in a partition that nobody asks for. Raises ``Corrupt``."""
+        if topic in self._looked_at:
+            return
+        try:
+            found = self.db.execute(
+                "SELECT name, type, pk FROM pragma_table_info(?)", (f"log_{topic}",)
+            ).fetchall()
+            if not found:
+                return
+            if tuple(found) != LOG_COLUMNS:
+                raise self._damaged(ValueError(f"the log of {topic} is declared otherwise"))
+            table = log_table(topic)
+            astray = self.db.execute(
+                f"SELECT (SELECT min(at) FROM {table}) < 0 OR (SELECT max(at) FROM {table}) >="
+                f" (SELECT partitions << {OFFSET_BITS} FROM topics WHERE name = ?)", (topic,)
+            ).fetchall()
+        except _DAMAGED as error:
+            raise self._damaged(error) from error
+        if astray[0][0]:
+            raise self._damaged(ValueError(f"a row of {topic} lies in no partition of it"))
+        self._looked_at.add(topic)
+
     def partitions(self, topic: str) -> int:
         """The partition count of a topic in this file. Raises ``NotFound``."""
         count = self._partitions.get(topic)
@@ -213,6 +319,7 @@ class File:
             found = self.run("SELECT partitions FROM topics WHERE name = ?", (topic,))
             if not found:
                 raise NotFound("topic_missing", f"{self.path} has no topic {topic}.")
+            self.look_at(topic)
             count = self._partitions[topic] = found[0][0]
         return count
 

@@ -18,6 +18,7 @@ from penstock.limits import (
     OFFSET_MAX,
     ROW_BYTES_MAX,
     ROW_RECORDS_MAX,
+    TEXT_CHARS_MAX,
     VALUE_BYTES_MAX,
 )
 
@@ -25,6 +26,9 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[Message])
 _LOCAL = threading.local()
 UNPACKED_BYTES_MAX = ROW_BYTES_MAX + VALUE_BYTES_MAX + (1 << 20)
+# Bytes whose checksum fits and that are no row's all the same: forged, or written by a bug.
+# (msgspec lets a text that is no UTF-8 out as a ValueError.)
+_UNREADABLE = (msgspec.MsgspecError, zstandard.ZstdError, ValueError, RecursionError)
 
 
 class Row(NamedTuple):
@@ -52,6 +56,14 @@ def _zstd() -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
 def checksum(at: int, count: int, appended_at: int, codec: int, body: bytes) -> int:
     """CRC-32 over the columns that place the row and the stored body."""
     return crc32(body, crc32(b"%d,%d,%d,%d" % (at, count, appended_at, codec)))
+
+
+def _fits(at: int, count: int, appended_at: int, codec: int, crc: int, body: bytes) -> bool:
+    """Does the checksum fit? A damaged row may hold anything, a text where a number was."""
+    try:
+        return checksum(at, count, appended_at, codec, body) == crc
+    except TypeError:
+        return False
 
 
 def split(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
@@ -82,15 +94,17 @@ def pack(partition: int, offset: int, messages: Sequence[Message], appended_at: 
 def unpack(topic: str, row: tuple[int, int, int, int, int, bytes], start: int) -> list[Record]:
     """The records of a stored row (at, count, appended_at, codec, crc, body) from ``start`` on.
 
-    Raises ``Corrupt`` when the checksum or the count does not fit.
+    Raises ``Corrupt`` when the checksum or the count does not fit, or the body is no such row's.
     """
     at, count, appended_at, codec, crc, body = row
     partition, last = at >> OFFSET_BITS, at & OFFSET_MAX
-    if checksum(at, count, appended_at, codec, body) != crc:
+    if not _fits(at, count, appended_at, codec, crc, body):
         raise Corrupt(f"{topic}[{partition}] row ending at offset {last}: checksum differs")
-    if codec:
-        body = _zstd()[1].decompress(body, max_output_size=UNPACKED_BYTES_MAX)
-    messages = _DECODER.decode(body)
+    try:
+        messages = _DECODER.decode(_inflated(body) if codec else body)
+    except _UNREADABLE as error:
+        said = f"{topic}[{partition}] row ending at offset {last}: {error}"
+        raise Corrupt(said[:TEXT_CHARS_MAX]) from None
     if len(messages) != count:
         raise Corrupt(f"{topic}[{partition}] row ending at offset {last}: count differs")
     base = last - count + 1
@@ -98,6 +112,15 @@ def unpack(topic: str, row: tuple[int, int, int, int, int, bytes], start: int) -
     return [
         Record(topic, partition, base + i, appended_at, messages[i]) for i in range(skip, count)
     ]
+
+
+def _inflated(body: bytes) -> bytes:
+    """The body decompressed. Raises ``ZstdError``, also where it says to be larger than any row:
+    a frame that names its size is otherwise believed, whatever the bound."""
+    size = zstandard.frame_content_size(body)
+    if size > UNPACKED_BYTES_MAX:
+        raise zstandard.ZstdError(f"{size} bytes in a row of at most {UNPACKED_BYTES_MAX}")
+    return _zstd()[1].decompress(body, max_output_size=UNPACKED_BYTES_MAX)
 
 
 def message_bytes(message: Message) -> bytes:
@@ -109,8 +132,11 @@ _ONE = msgspec.msgpack.Decoder(Message)
 
 
 def message_of(raw: bytes) -> Message:
-    """The message that ``message_bytes`` wrote."""
-    return _ONE.decode(raw)
+    """The message that ``message_bytes`` wrote. Raises ``Corrupt`` where it did not."""
+    try:
+        return _ONE.decode(raw)
+    except _UNREADABLE as error:
+        raise Corrupt(f"a stored message cannot be read: {error}"[:TEXT_CHARS_MAX]) from None
 
 
 def by_partition(

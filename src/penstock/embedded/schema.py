@@ -64,10 +64,12 @@ CREATE INDEX outbox_due ON outbox(scope, destination, due, id)
 CREATE INDEX outbox_key ON outbox(scope, key) WHERE is_topic = 0;
 """
 
+CHECKPOINT_PAGES = 4000  # of the write-ahead log (16 MB): the file is brought up to it then
+
 PRAGMAS = (
     "busy_timeout=30000",
     "synchronous=FULL",
-    "wal_autocheckpoint=4000",
+    f"wal_autocheckpoint={CHECKPOINT_PAGES}",
     "cache_size=-8192",
     "temp_store=MEMORY",
 )
@@ -76,6 +78,14 @@ PRAGMAS = (
 def log_table(topic: str) -> str:
     """The quoted table name of a topic's log."""
     return '"log_' + topic.replace('"', '""') + '"'
+
+
+# Name, type and place in the primary key of a log's columns, as SQLite understood them.
+LOG_COLUMNS = (
+    ("at", "INTEGER", 1), ("count", "INTEGER", 0), ("appended_at", "INTEGER", 0),
+    ("txn", "INTEGER", 0), ("epoch", "INTEGER", 0), ("schemas", "TEXT", 0),
+    ("codec", "INTEGER", 0), ("crc", "INTEGER", 0), ("body", "BLOB", 0),
+)  # fmt: skip
 
 
 def log_ddl(topic: str) -> str:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
 from penstock.embedded.file import File
 from penstock.embedded.rows import unpack
 from penstock.embedded.schema import log_table
-from penstock.errors import NotFound, OutsideLog
+from penstock.errors import Corrupt, NotFound, OutsideLog
 from penstock.event import Message, Record
 from penstock.limits import BATCH_BYTES_MAX, LIVENESS_SECONDS, OFFSET_BITS, OFFSET_MAX
 from penstock.log.assignment import assign
@@ -34,9 +34,10 @@ class EmbeddedLog:
     features = Features(appends_in_commit=True)
 
     def __init__(
-        self, home: Path, specs: Sequence[TopicSpec] = (), shared: frozenset[str] = frozenset()
-    ) -> None:
-        self.home, self._shared = home, shared
+        self, home: Path, specs: Sequence[TopicSpec] = (), shared: frozenset[str] = frozenset(),
+        monotonic: Callable[[], float] = time.monotonic, vfs: str = "",
+    ) -> None:  # fmt: skip
+        self.home, self._shared, self.monotonic, self._vfs = home, shared, monotonic, vfs
         self._specs = {spec.name: spec for spec in specs}
         self._readers: dict[str, File] = {}
         self._writers: dict[str, File] = {}
@@ -67,14 +68,16 @@ class EmbeddedLog:
         owner = self._owner(topic)
         if owner not in self._writers:
             path = self.home / f"{owner}.db"
-            self._writers[owner] = File(path, shared=owner in self._shared)
+            self._writers[owner] = File(path, shared=owner in self._shared, vfs=self._vfs)
         return self._writers[owner]
 
     def reader(self, topic: str) -> File:
         """The read-only connection to the file that holds ``topic``."""
         owner = self._owner(topic)
         if owner not in self._readers:
-            self._readers[owner] = File(self.home / f"{owner}.db", readonly=True)
+            path = self.home / f"{owner}.db"
+            self._readers[owner] = File(path, readonly=True, vfs=self._vfs)
+        self._readers[owner].look_at(topic)
         return self._readers[owner]
 
     def append(self, topic: str, messages: Sequence[Message], now: int) -> None:
@@ -96,6 +99,8 @@ class EmbeddedLog:
             first, next_ = self._extent(topic, partition)
             if not first <= start <= next_:
                 raise OutsideLog(topic, partition, start, first, next_)
+            if found:
+                self._miss(topic, partition, start, found[0].offset)
         return found
 
     def rows(self, topic: str, partition: int, start: int, limit: int) -> list[Record]:
@@ -106,11 +111,22 @@ class EmbeddedLog:
             f"SELECT {_ROW} FROM {log_table(topic)} WHERE at >= ? AND at <= ? ORDER BY at",
             (partition << OFFSET_BITS | start, partition << OFFSET_BITS | OFFSET_MAX),
         ):
-            found += unpack(topic, row, start)
+            records = unpack(topic, row, start)
+            if found and records[0].offset > found[-1].offset + 1:
+                self._miss(topic, partition, found[-1].offset + 1, records[0].offset)
+            found += records
             size += len(row[5])
             if len(found) >= limit or size >= BATCH_BYTES_MAX:
                 break
         return found
+
+    def _miss(self, topic: str, partition: int, start: int, next_: int) -> None:
+        """Rows in the middle of a log are missing: a damaged page can hide them whole, so that no
+        checksum is looked at. Raises ``Corrupt``."""
+        raise Corrupt(
+            f"{topic}[{partition}] holds nothing at offset {start} and goes on at {next_}: rows "
+            "are missing. Stop penstock and restore the file from a backup; nothing is skipped."
+        )
 
     def _extent(self, topic: str, partition: int, since: int | None = None) -> Extent:
         low, high = partition << OFFSET_BITS, partition << OFFSET_BITS | OFFSET_MAX
@@ -128,8 +144,12 @@ class EmbeddedLog:
                 since,
             )
         head = file.run(f"SELECT at, count FROM {table} WHERE {where} LIMIT 1", values)
-        first = (head[0][0] & OFFSET_MAX) - head[0][1] + 1 if head else next_
-        return Extent(first, next_)
+        if not head:
+            return Extent(next_, next_)
+        at, count = head[0]
+        if not isinstance(count, int) or count < 1:  # no reader would come upon the row at all
+            raise Corrupt(f"{topic}[{partition}] row ending at offset {at & OFFSET_MAX}: no count")
+        return Extent((at & OFFSET_MAX) - count + 1, next_)
 
     def extent(self, topic: str, since: int | None = None) -> list[Extent]:
         """First and next offset of every partition."""
@@ -152,7 +172,7 @@ class Members:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self.name = f"{os.getpid():08d}-{next(_MEMBERS):04d}-{time.monotonic_ns():x}"
+        self.name = f"{os.getpid():08d}-{next(_MEMBERS):08d}-{time.monotonic_ns():x}"
         with self._locked():
             self._fd = os.open(folder / self.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -229,9 +249,10 @@ class EmbeddedLane(Lane):
         self._turn = 0
 
     def _rebalance(self) -> None:
-        if time.monotonic() < self._next_sweep:
+        now = self._log.monotonic()
+        if now < self._next_sweep:
             return
-        self._next_sweep = time.monotonic() + LIVENESS_SECONDS
+        self._next_sweep = now + LIVENESS_SECONDS
         alive = self.members.sweep()
         if alive != self._alive:
             self._alive = alive
@@ -258,7 +279,9 @@ class EmbeddedLane(Lane):
             if records and records[0].offset > positions[place]:
                 # Retention passed the position since it was checked: told, never skipped.
                 self._checked.discard(place)
-                outside[place] = self._log._extent(*place)
+                outside[place] = extent = self._log._extent(*place)
+                if extent.first <= positions[place]:
+                    self._log._miss(*place, positions[place], records[0].offset)
             else:
                 found += records
         return Taken(

@@ -1,0 +1,1 @@
+"""Power cuts, failing disks and rotten bytes, on the real embedded files."""
