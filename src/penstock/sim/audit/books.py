@@ -128,6 +128,7 @@ class Ask(NamedTuple):
     txn: int
     epoch: int
     settled_txn: int | None
+    trace: str = ""
 
 
 class StoreBook(NamedTuple):
@@ -229,6 +230,13 @@ class Books(NamedTuple):
     ``until``: what was appended at or after this time may still be under way; None: the system
     stands still and everything must have ended. ``examined`` counts what the reader checked
     itself, by rule (checksums, offsets).
+
+    ``unread``: topic, partition, first and last offset of rows that do not decode. ``contracts``:
+    the Avro schema of each ``type/version``; None: no snapshots were given. ``retention``: how
+    long (seconds) a topic keeps records, where that is known. ``buffers``: how long (seconds) an
+    ask of a gateway may go without a definite outcome; a day where it is not said. ``now``: when
+    the books were read, by which records may have come of age; None: nobody knows. ``continues``:
+    the services that let the records of a key pass one that is parked.
     """
 
     topics: Mapping[str, Sequence[Fact]]
@@ -242,6 +250,12 @@ class Books(NamedTuple):
     until: int | None = None
     flaws: Sequence[Flaw] = ()
     examined: Mapping[str, int] = {}
+    unread: Sequence[tuple[str, int, int, int]] = ()
+    contracts: Mapping[str, Any] | None = None
+    retention: Mapping[str, float] = {}
+    buffers: Mapping[str, float] = {}
+    now: int | None = None
+    continues: frozenset[str] = frozenset()
 
     def young(self, at: int) -> bool:
         """May what happened at this time still be under way?"""
@@ -263,10 +277,13 @@ class Notes:
     def __init__(self, rule: str) -> None:
         self.rule, self.examined = rule, 0
         self.violations: list[Violation] = []
+        self.kinds: dict[str, int] = {}
 
-    def saw(self, count: int = 1) -> None:
-        """So many things were examined."""
+    def saw(self, count: int = 1, kind: str = "") -> None:
+        """So many things were examined, counted by kind as well where one is named."""
         self.examined += count
+        if kind:
+            self.kinds[kind] = self.kinds.get(kind, 0) + count
 
     def wrong(self, key: str, detail: str, *records: Fact | str) -> None:
         """A violation, with the records (or what else) it is seen in."""
@@ -277,9 +294,11 @@ class Notes:
 class Rule(NamedTuple):
     """An invariant: its id, one line for people, and its check.
 
-    ``needs`` names sources it cannot do without: ``journal``, or a ledger by its gateway. Where one
-    was not given the rule is not asked at all. A rule that was asked and examined nothing fails, so
-    each counts every real thing it looked at to be sure, not only those that were interesting.
+    ``needs`` names sources it cannot do without: ``journal``, ``contracts``, ``rest`` (the system
+    stands still: ``until`` is None), ``files`` (the bytes of stored rows were seen), or a ledger
+    by its gateway. Where one was not given the rule is not asked at all. A rule that was asked and
+    examined nothing fails, so each counts every real thing it looked at to be sure, not only those
+    that were interesting.
     """
 
     id: str

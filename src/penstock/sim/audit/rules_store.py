@@ -1,0 +1,284 @@
+"""Rules about what a service wrote down: positions, marks, transactions, epochs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import cached_property
+from itertools import accumulate
+
+from penstock.sim.audit.books import Ask, Books, Fact, Notes, Rule, StoreBook
+from penstock.sim.audit.index import ANSWERS, COURIER, DOOR, PARKED, Index, index_of
+
+NEVER = 1 << 62
+
+
+def nothing_passed_over(books: Books, notes: Notes) -> None:
+    """I22: below a position all is handled, held, discarded, or of a type that is not read."""
+    index = index_of(books)
+    for service in books.stores:
+        reach = _checkpointed(index, service)
+        for (topic, lane), position in index.positions[service].items():
+            notes.saw()
+            first, end = books.first.get((topic, lane), 0), index.ends.get((topic, lane))
+            where = f"{service}: {topic}[{lane}]"
+            if position > (end if end is not None else first):
+                notes.wrong(where, f"position {position} is past the log's end, {end or first}")
+            elif position < first:
+                notes.wrong(where, f"position {position} is before the first record, {first}")
+        if service in books.reads:
+            walk = index.walk(service)
+            notes.saw(walk.taken)
+            for fact in walk.missing:
+                if fact.offset >= reach.get((fact.topic, fact.partition), 0):
+                    notes.wrong(fact.key, f"{service} passed it over", fact)
+            _marks_have_records(index, service, notes)
+
+
+def _checkpointed(index: Index, service: str) -> dict[tuple[str, int], int]:
+    """The positions up to which marks may have been pruned: what is missing there is I27's."""
+    if not index.pruned[service]:
+        return {}
+    return index.oldest_positions(service)
+
+
+def _marks_have_records(index: Index, service: str, notes: Notes) -> None:
+    positions, gaps = index.positions[service], index.gaps(service)
+    marks, met = index.marks[service], index.walk(service).lanes
+    notes.saw(len(marks))
+    for id_ in marks.keys() - met.keys():
+        copies = index.all_of(id_)
+        if not copies:
+            if not gaps:
+                notes.wrong(service, "it handled an event that is in no log", f"mark {id_.hex()}")
+            continue
+        read = [c for c in copies if not c.type or c.type in index.reads(service, c.topic)]
+        if not read:
+            notes.wrong(copies[0].key, f"{service} handled what it does not read", *copies)
+        elif all(c.offset >= positions.get(c[:2], 0) for c in read):
+            notes.wrong(read[0].key, f"{service} handled it ahead of its position", *read)
+
+
+def marks_reach_back(books: Books, notes: Notes) -> None:
+    """I27: whatever a log still holds below a position is still recognised as handled."""
+    index = index_of(books)
+    for service in books.stores:
+        if service not in books.reads:
+            continue
+        walk, reach = index.walk(service), _checkpointed(index, service)
+        notes.saw(walk.taken)
+        for fact in walk.missing:
+            if fact.offset < reach.get((fact.topic, fact.partition), 0):
+                notes.wrong(fact.key, f"{service} forgot it, and the log still holds it", fact)
+
+
+# Transactions ------------------------------------------------------------------------------------
+
+
+def one_transaction(books: Books, notes: Notes) -> None:
+    """I23: mark, states, events and asks of one decision carry one transaction and epoch."""
+    index = index_of(books)
+    for service, store in books.stores.items():
+        _documents(index, store, notes)
+        _epoch_each(index, service, notes)
+        notes.saw(len(store.asks))
+        for ask in store.asks:
+            _row_belongs(index, service, ask, notes)
+        committed = index.committed[service]
+        notes.saw(len(committed))
+        for fact in committed:
+            _record_belongs(index, service, fact, notes)
+
+
+def _documents(index: Index, store: StoreBook, notes: Notes) -> None:
+    """A state is written by a decision about an event, or at the door."""
+    service = store.service
+    marked = {mark.txn for mark in store.marks}
+    at_door, gone = index.owner_epoch(service, DOOR) > 0, index.pruned[service]
+    latest = index.last_txn[service]
+    notes.saw(len(store.documents))
+    for document in store.documents:
+        txn = document.txn
+        if txn > latest:
+            detail = f"{service}'s {document.kind} is of transaction {txn}, the last is {latest}"
+        elif txn in marked or at_door or txn <= gone:
+            continue
+        else:
+            detail = f"{service}'s {document.kind} changed in transaction {txn}, without a mark"
+        notes.wrong(document.key, detail, f"{service} {document.kind} {document.key}")
+
+
+def _epoch_each(index: Index, service: str, notes: Notes) -> None:
+    for what, txn, known, epoch in index.written[service].doubtful:
+        detail = f"transaction {txn} has the epochs {known} and {epoch}"
+        notes.wrong(service, detail, what if isinstance(what, Fact) else f"{service} {what}")
+
+
+def _record_belongs(index: Index, service: str, fact: Fact, notes: Notes) -> None:
+    if not fact.cause or fact.type == PARKED or fact.txn <= index.pruned[service]:
+        return
+    if fact.type in ANSWERS and fact.topic == f"{service}.answers":
+        ask = index.asks[service].get(fact.cause)
+        if ask is not None and ask.settled_txn != fact.txn:
+            detail = f"answered in transaction {fact.txn}, its row closed in {ask.settled_txn}"
+            notes.wrong(fact.key, detail, fact, f"{service} outbox {ask.id}")
+        return
+    mark = index.marks[service].get(fact.cause)
+    if mark is None or mark.txn != fact.txn:
+        when = "never" if mark is None else f"in {mark.txn}"
+        detail = f"written in transaction {fact.txn}, its cause was handled {when}"
+        notes.wrong(fact.key, detail, fact)
+
+
+def _row_belongs(index: Index, service: str, ask: Ask, notes: Notes) -> None:
+    if not ask.cause or ask.txn <= index.pruned[service]:
+        return
+    if ask.is_topic and ask.type == PARKED:
+        return
+    row = f"{service} outbox {ask.id}"
+    if ask.is_topic and ask.type in ANSWERS and ask.destination == f"{service}.answers":
+        asked = index.asks[service].get(ask.cause)
+        if asked is not None and asked.settled_txn != ask.txn:
+            detail = f"answered in transaction {ask.txn}, its row closed in {asked.settled_txn}"
+            notes.wrong(ask.key, detail, row)
+        return
+    mark = index.marks[service].get(ask.cause)
+    if mark is None or mark.txn != ask.txn:
+        when = "never" if mark is None else f"in {mark.txn}"
+        notes.wrong(ask.key, f"asked in transaction {ask.txn}, its cause was handled {when}", row)
+
+
+# Epochs ------------------------------------------------------------------------------------------
+
+
+def epochs(books: Books, notes: Notes) -> None:
+    """I28: an owner's epochs never fall with the transactions, and no row has a higher one."""
+    index = index_of(books)
+    for service in books.stores:
+        lanes = _Lanes(index, service)
+        notes.saw(len(index.marks[service]) + len(books.stores[service].documents))
+        lanes.none_above(notes)
+        for lane in (COURIER, DOOR):
+            lanes.never_falls(lane, notes)
+        lanes.worker_never_falls(notes)
+
+
+class _Lanes:
+    """The epochs of one service's transactions, by who made them.
+
+    A worker's transaction carries the highest epoch of all lanes it moved, and which those were is
+    written nowhere. So a fall is held against it only where no other lane can explain it.
+    """
+
+    def __init__(self, index: Index, service: str) -> None:
+        self._index, self._service = index, service
+        self._books = index.books
+        store = self._books.stores[service]
+        self._owners = {owner.lane: owner.epoch for owner in store.owners}
+        self._facts = index.committed[service]
+        self._known: dict[tuple[int, int, int], bool] = {}
+
+    def _by(self, fact: Fact) -> int | None:
+        """Whose transaction wrote a record: courier, door, or (None) a worker."""
+        if fact.type in ANSWERS and fact.topic == f"{self._service}.answers":
+            return COURIER
+        return None if fact.cause else DOOR
+
+    def none_above(self, notes: Notes) -> None:
+        highest = max((e for lane, e in self._owners.items() if lane >= 0), default=0)
+        anyone = max(self._owners.values(), default=0)
+        for mark in self._books.stores[self._service].marks:
+            if mark.epoch > highest:
+                detail = f"a mark has epoch {mark.epoch}, its owners reached {highest}"
+                notes.wrong(self._service, detail, f"mark {mark.id.hex()}")
+        for epoch, what in self._index.written[self._service].examples.items():
+            if epoch > anyone:
+                detail = f"epoch {epoch}, and no owner of {self._service} is past {anyone}"
+                where = what if isinstance(what, Fact) else f"{self._service} {what}"
+                notes.wrong(self._service, detail, where)
+        notes.saw(len(self._facts))
+        for fact in self._facts:
+            by = self._by(fact)
+            if by is not None and fact.epoch > self._owners.get(by, 0):
+                detail = f"epoch {fact.epoch}, and its owner is at {self._owners.get(by, 0)}"
+                notes.wrong(self._service, detail, fact)
+
+    def never_falls(self, lane: int, notes: Notes) -> None:
+        """Courier and door have one lane each, so theirs is plain to see."""
+        latest: Fact | None = None
+        for fact in sorted((f for f in self._facts if self._by(f) == lane), key=lambda f: f.txn):
+            if latest is not None and fact.epoch < latest.epoch:
+                notes.wrong(self._service, f"epoch {fact.epoch} after {latest.epoch}", latest, fact)
+            latest = fact if latest is None or fact.epoch > latest.epoch else latest
+
+    def worker_never_falls(self, notes: Notes) -> None:
+        lanes = self._index.walk(self._service).lanes
+        highest: dict[int, tuple[int, int]] = {}  # lane -> epoch and transaction of the highest
+        for mark in self._books.stores[self._service].marks:
+            lane = lanes.get(mark.id)
+            if lane is None:
+                continue
+            epoch, txn = highest.get(lane, (0, 0))
+            if mark.epoch >= epoch:
+                highest[lane] = (mark.epoch, mark.txn)
+            elif not self._explained(lane, epoch, txn):
+                detail = (
+                    f"lane {lane}: epoch {mark.epoch} in transaction {mark.txn}, after "
+                    f"{epoch} in {txn}"
+                )
+                notes.wrong(self._service, detail, f"mark {mark.id.hex()}")
+
+    def _explained(self, lane: int, epoch: int, txn: int) -> bool:
+        """May another lane, which that transaction moved as well, have had the epoch?"""
+        known = self._known.get((lane, epoch, txn))
+        if known is None:
+            known = self._known[lane, epoch, txn] = any(
+                self._moved(other, txn)
+                for other, reached in self._owners.items()
+                if other >= 0 and other != lane and reached >= epoch
+            )
+        return known
+
+    def _moved(self, lane: int, txn: int) -> bool:
+        """May the transaction have moved this lane?"""
+        return any(
+            self._touched(topic, lane, position, txn)
+            for (topic, partition), position in self._index.positions[self._service].items()
+            if partition == lane
+        )
+
+    def _touched(self, topic: str, lane: int, position: int, txn: int) -> bool:
+        """Only where something of it was handled then, or lay there to be passed over or tried
+        in vain."""
+        marks, held = self._index.marks[self._service], self._index.held[self._service]
+        facts = [f for f in self._index.lanes.get((topic, lane), ()) if f.offset < position]
+        when = [marks[f.id].txn if f.id in marks else 0 for f in facts]
+        later = list(accumulate((n or NEVER for n in reversed(when)), min, initial=NEVER))
+        before, time = 0, self._time_of(txn)
+        for fact, handled, next_ in zip(facts, when, reversed(later[:-1]), strict=True):
+            if handled == txn:
+                return True
+            if fact.appended_at <= time and before <= txn:
+                tried = handled > txn or (not handled and fact[:3] in held)
+                if tried or (not handled and txn <= next_):
+                    return True
+            before = max(before, handled)
+        return False
+
+    def _time_of(self, txn: int) -> int:
+        """When a transaction was over, at the latest, by the next thing the service wrote."""
+        times = self._times
+        at = bisect_left(times, (txn, 0))
+        return times[at][1] if at < len(times) else NEVER
+
+    @cached_property
+    def _times(self) -> list[tuple[int, int]]:
+        return sorted((fact.txn, fact.appended_at) for fact in self._facts)
+
+
+RULES = (
+    Rule("I22", "below a position everything is handled, held, discarded or not read",
+         nothing_passed_over),
+    Rule("I23", "what one decision wrote carries one transaction", one_transaction),
+    Rule("I27", "marks reach as far back as the logs", marks_reach_back),
+    Rule("I28", "no write of a past owner: epochs never fall and none is invented", epochs),
+)  # fmt: skip
