@@ -126,7 +126,9 @@ class Route(Struct, frozen=True, kw_only=True):
     """One route: method, path with ``{params}``, what it takes, an example that works as it is.
 
     ``permission`` names what a client must hold beyond a plain call (by the catalog).
-    ``query`` maps each accepted query parameter to its description.
+    ``query`` maps each accepted query parameter to its description; ``query_types`` says of those
+    that are more than text what they must be. ``leads_to`` names routes that go on from this one's
+    reply: their parameters, each as a JSON pointer into it.
     """
 
     method: Literal["GET", "POST", "PUT"]
@@ -137,6 +139,8 @@ class Route(Struct, frozen=True, kw_only=True):
     body: type | None = None
     example: Any = None
     query: dict[str, str] = {}
+    query_types: dict[str, Any] = {}
+    leads_to: dict[str, dict[str, str]] = {}
     needs_idempotency_key: bool = False
     permission: str = ""
     replies: dict[int, str] = field(default_factory=lambda: {200: "Done."})
@@ -184,6 +188,35 @@ class Command(Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...] = ()
 
 
+class Visit(Struct, frozen=True, kw_only=True):
+    """One request that somebody outside makes in a simulation, tried until it is answered.
+
+    ``after`` is in milliseconds: from the start, or from the call that brings it about. ``key`` is
+    its Idempotency-Key, or what else makes it the only one of its kind. ``of`` names an earlier
+    visit by its key: what that one's reply calls the id is this one's ``id`` parameter.
+    """
+
+    after: int
+    route: str
+    key: str
+    body: Any
+    client: str = "local"
+    of: str = ""
+
+
+class Errand(Struct, frozen=True, kw_only=True):
+    """What one client wants in a crash test: its visits, one after the other, and how it may end.
+
+    The first visit's reply names the id that is followed; ``ends`` are the flow's own words for
+    where it may come to stand. ``after_park`` is what a person does with records of it that were
+    parked.
+    """
+
+    visits: tuple[Visit, ...]
+    ends: tuple[str, ...]
+    after_park: Literal["leave", "retry", "discard"] = "leave"
+
+
 class Flow(Struct, frozen=True, kw_only=True):
     """Everything a flow brings. ``contracts`` are ``penstock.contracts`` values."""
 
@@ -199,6 +232,7 @@ class Flow(Struct, frozen=True, kw_only=True):
     importer: str = ""  # dotted path of the module that reads an export
     workload: str = ""  # dotted path of the demo's workload
     load: str = ""  # dotted path of the bench's load: gateways in process, requests by number
+    crash: str = ""  # dotted path of what the crash harness sends: errands by number
     sim: str = ""  # dotted path of what the simulator plays: clients, outside world, what must end
     audit: str = ""  # dotted path of the auditor's rules about this domain
 

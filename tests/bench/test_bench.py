@@ -19,6 +19,7 @@ FIGURES = {
     "marks": {"mark_at_1e6": 0.8},
     "door": {"durable_post": 0.7},
     "sandboxed": {"sandboxed_orders": None},
+    "simulator": {"simulated_records": None},
 }
 
 

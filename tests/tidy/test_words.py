@@ -52,6 +52,10 @@ DOMAIN = re.compile(
 )
 GUEST = "penstock.flows.orders"  # its path may be a default: test_imports says where
 AUDITOR = "penstock.sim.audit"  # may know orders: it imports nothing of penstock
+# What a run plays is counted in orders, whatever the flow calls them: the commands say so.
+COUNTED_IN_ORDERS = (
+    "penstock.sim.case", "penstock.sim.run", "penstock.sim.report", "penstock.cli.sim",
+)
 MEASURE = "penstock.bench"  # its reference is one order's six records in a bare loop
 
 
@@ -115,9 +119,14 @@ def test_the_core_does_not_know_what_an_order_is() -> None:
         wrong += [
             f"{module.at(line)}: {text!r}"
             for text, line in spoken
-            if DOMAIN.search(text.replace(GUEST, ""))
+            if DOMAIN.search(_spoken(text, module))
         ]
     assert not wrong, listed(wrong)
+
+
+def _spoken(text: str, module: Module) -> str:
+    text = text.replace(GUEST, "")
+    return re.sub("(?i)orders", "", text) if module.name in COUNTED_IN_ORDERS else text
 
 
 def undocumented(module: Module) -> Iterator[tuple[str, int]]:

@@ -27,7 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("flows",),
     ("web",),
     ("assemble",),
-    ("sim", "bench"),
+    ("sim",),
+    ("bench",),
     ("cli",),
 )
 

@@ -31,8 +31,8 @@ def bench(
 ) -> None:  # fmt: skip
     """Measure speed, each figure beside a raw reference from the same run.
 
-    FIGURES: flows, append, marks, door, sandboxed (default: all). A ratio is written so that
-    more is better; a floor is what it must not fall below. Quote ratios: rates are the
+    FIGURES: flows, append, marks, door, sandboxed, simulator (default: all). A ratio is written
+    so that more is better; a floor is what it must not fall below. Quote ratios: rates are the
     machine's. Run it on a machine that does nothing else.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="penstock-bench-") as place:

@@ -22,4 +22,5 @@ FLOW = Flow(
     door="counter",
     door_states=door.STATES,
     routes=door.ROUTES,
+    sim="tests.flows.library.simulated",
 )

@@ -45,6 +45,7 @@ def _flow() -> Flow:
         importer="penstock.flows.orders.importer",
         workload="penstock.flows.orders.workload",
         load="penstock.flows.orders.load",
-        sim="penstock.flows.orders.simulated",
+        crash="penstock.flows.orders.crashing",
+        sim="penstock.flows.orders.sandbox.simulated",
         audit="penstock.sim.audit.orders",
     )
