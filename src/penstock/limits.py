@@ -24,6 +24,8 @@ DECIDE_WINDOW_RATIO = 0.5  # above this share of failing keys the service stops
 DEATHS_MAX = 3  # process deaths charged to a record before it is parked
 PASSES_MAX = 64  # passes over one batch; more is a bug of `needs`
 
+HEAD_BYTES_MAX = 64 << 10  # one request line with its headers, as far as it came in pieces
+HEAD_SECONDS_MAX = 10.0  # a connection whose request's head takes longer is let go
 BODY_BYTES_MAX = 256 << 10  # one request body
 BULK_BYTES_MAX = 8 << 20  # one bulk request body (stock, prices)
 VALUE_BYTES_MAX = 8 << 20  # one record's value

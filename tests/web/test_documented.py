@@ -7,7 +7,13 @@ import re
 import pytest
 
 from penstock.flows.orders.routes import ROUTES
-from penstock.limits import BODY_BYTES_MAX, BULK_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX
+from penstock.limits import (
+    BODY_BYTES_MAX,
+    BULK_BYTES_MAX,
+    HEAD_BYTES_MAX,
+    HEAD_SECONDS_MAX,
+    IDEMPOTENCY_KEY_CHARS_MAX,
+)
 from penstock.metrics import METRICS, Metric
 from penstock.web.requests import BODY_SECONDS_MAX, BULK_SECONDS_MAX
 from penstock.web.routes import OWN_ROUTES
@@ -52,3 +58,5 @@ def test_the_bounds_documented_are_those_there_are() -> None:
     assert f"{BODY_BYTES_MAX >> 10} KiB ({BULK_BYTES_MAX >> 20} MiB for bulk)" in text
     assert f"{BODY_SECONDS_MAX:g} seconds ({BULK_SECONDS_MAX:g} for bulk)" in text
     assert f"1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable" in text
+    assert f"headers have more than {HEAD_BYTES_MAX >> 10} KiB" in text
+    assert f"or the headers within {HEAD_SECONDS_MAX:g} |" in text

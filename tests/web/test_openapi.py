@@ -113,6 +113,75 @@ def test_every_example_works_as_it_is(shop: httpx.Client) -> None:
     assert failed == []
 
 
+def test_links_lead_to_operations_that_take_what_they_carry(
+    shop: httpx.Client, door: httpx.Client
+) -> None:
+    for document in (described(shop), described(door)):
+        taken = {o["operationId"]: o["parameters"] for _, _, o in operations(document)}
+        links = [
+            (name, link)
+            for _, _, operation in operations(document)
+            for reply in operation["responses"].values()
+            for name, link in reply.get("links", {}).items()
+        ]
+        assert links
+        for name, link in links:
+            assert link["operationId"] == name
+            assert link["parameters"].keys() <= {p["name"] for p in taken[name]}
+            wanted = {p["name"] for p in taken[name] if p["in"] == "path"}
+            assert wanted <= link["parameters"].keys()
+
+
+def test_what_a_link_carries_is_in_the_reply(shop: httpx.Client) -> None:
+    document = described(shop)
+    placed = send(shop, "/orders", "post", document["paths"]["/orders"]["post"]).json()
+    known = {"id": placed["order_id"], "service": "payment", "topic": "orders", "partition": "0",
+             "offset": "0"}  # fmt: skip
+    for path, method, operation in operations(document):
+        filled = re.sub(r"{(\w+)}", lambda found: known[found[1]], path)
+        links = [link for r in operation["responses"].values() for link in r.get("links", {})]
+        if not links or (path, method) == ("/orders", "get"):
+            continue  # a list of orders is empty until the services run
+        reply = send(shop, filled, method, operation).json()
+        for status in success(operation):
+            for link in operation["responses"][str(status)]["links"].values():
+                for pointer in link["parameters"].values():
+                    look_up(reply, pointer.removeprefix("$response.body#"))
+
+
+def look_up(value: Any, pointer: str) -> Any:
+    """What stands at a JSON pointer; raises ``KeyError`` and ``IndexError``."""
+    for part in pointer.split("/")[1:]:
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return value
+
+
+def test_no_pattern_lets_a_newline_through_at_its_end(shop: httpx.Client) -> None:
+    """`$` also matches before a last newline, to Python; to JavaScript it does not."""
+    found = list(patterns(described(shop)["components"]))
+    assert len(found) > 10
+    assert [p for p in found if "$" in p.replace(r"$(?!\n)", "")] == []
+
+
+def patterns(schema: Any) -> Iterator[str]:
+    """Every pattern somewhere in a document."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            yield schema["pattern"]
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            yield from patterns(part)
+
+
+def test_the_client_need_not_be_named_where_the_usual_one_may(shop: httpx.Client) -> None:
+    post = described(shop)["paths"]["/stock"]["post"]
+    (header,) = [p for p in post["parameters"] if p["name"] == "Penstock-Client"]
+    assert not header["required"]
+    body = post["requestBody"]["content"]["application/json"]["example"]
+    assert shop.post("/stock", json=body).status_code == 202
+
+
 def test_a_repeated_example_is_answered_and_done_once(shop: httpx.Client) -> None:
     operation = described(shop)["paths"]["/orders"]["post"]
     first, again = (send(shop, "/orders", "post", operation) for _ in range(2))

@@ -127,7 +127,8 @@ def _request(obj: dict[str, Any], verb: str, name: str, reason: str) -> None:
         service=service, topic=r.topic, partition=r.partition, offset=r.offset,
         key=r.message.key, reason=reason, actor=f"cli:{getpass.getuser()}",
     )
-    assemble.journal_writer(house)(f"deadletter.{verb}_requested", wish)
+    write = assemble.journal_writer(house, assemble.operator_wakes(house))
+    write(f"deadletter.{verb}_requested", wish)
     if not (Path(house.run) / "up.json").exists():
         say(f"Requested; nothing runs in {house.home}, so it takes effect at the next start.")
         return

@@ -180,6 +180,11 @@ def _not_finite(word: str) -> NoReturn:
     raise _Suspect
 
 
+def _inner(path: str, key: str) -> str:
+    """The path of a key in the object at ``path``; a key without a letter still shows."""
+    return f"{path}.{key}" if path else key or '""'
+
+
 class _Wrong:
     """Stands for a number that is refused, while its place is looked for."""
 
@@ -245,7 +250,7 @@ def _look(node: Any, path: str) -> None:
 def _look_into(pairs: _Pairs, path: str) -> None:
     seen: set[str] = set()
     for key, value in pairs:
-        inner = f"{path}.{key}" if path else key
+        inner = _inner(path, key)
         if key in seen:
             _refuse(
                 DUPLICATE_KEY,
@@ -271,7 +276,7 @@ def _invalid(said: str) -> Unreadable:
     named = _NAMED.fullmatch(message)
     if named is None:
         return Unreadable(INVALID_VALUE, f"{message}.", field=path)
-    inner = f"{path}.{named[2]}" if path else named[2]
+    inner = _inner(path, named[2])
     if named[1] == "missing required":
         return Unreadable(MISSING_FIELD, f"The field {inner} is required.", field=inner)
     return Unreadable(

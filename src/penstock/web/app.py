@@ -127,6 +127,9 @@ class Front:
             door, params = found
             await door(scope, receive, send, params)
             return
+        if method == "OPTIONS":  # the framework would answer, knowing half of the methods
+            await respond(send, self._not_so(scope["path"]), scope["path"])
+            return
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves the body out
         await self._rest(scope, receive, send)
@@ -177,6 +180,7 @@ class Front:
         if self.committer is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.committer.stop)
         self.reader.stop()
+        self.site.close()
 
     # What the framework carries ------------------------------------------------------------------
 
@@ -206,17 +210,19 @@ class Front:
     def _framework_refusal(self, request: Asked, error: Exception) -> Reply:
         if not isinstance(error, HTTPException):
             return refusal(error)
-        path = request.scope["path"]
-        methods = self._paths.methods(path)
-        if error.status_code in (404, 405) and methods:
-            allowed = ", ".join(methods)
-            return fault_reply(
-                405, "method_not_allowed", f"This path takes {allowed}.",
-                headers={"allow": allowed},
-            )
         if error.status_code in (404, 405):
-            return fault_reply(404, "not_found", "There is nothing here.", fix="See /openapi.json.")
+            return self._not_so(request.scope["path"])
         return fault_reply(error.status_code, "refused", str(error.detail))
+
+    def _not_so(self, path: str) -> Reply:
+        """Nothing is at this path, or it does not take the method."""
+        methods = self._paths.methods(path)
+        if not methods:
+            return fault_reply(404, "not_found", "There is nothing here.", fix="See /openapi.json.")
+        allowed = ", ".join(methods)
+        return fault_reply(
+            405, "method_not_allowed", f"This path takes {allowed}.", headers={"allow": allowed}
+        )
 
 
 def _of_own(own: Own, r: OwnRoute) -> Answer:

@@ -21,6 +21,7 @@ from penstock.web.text import moment
 
 Verb = Literal["retry", "discard"]
 VALUE_CHARS_MAX = 20_000  # of a parked record's bytes shown
+VISIBLE = r"[^\s\x1c-\x1f\x85\ufeff]"  # no blank to Python nor to JavaScript
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ class DeadLetterStory(Struct, frozen=True, kw_only=True):
 class Wish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Why a parked record is to be retried or discarded; kept in the journal."""
 
-    reason: Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX, pattern=r"\S")]
+    reason: Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX, pattern=VISIBLE)]
 
 
 class Wished(Struct, frozen=True, kw_only=True):

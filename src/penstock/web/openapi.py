@@ -20,6 +20,7 @@ from penstock.web.routes import OWN_ROUTES, OwnRoute
 Described = Route | OwnRoute
 REF = "#/components/schemas/{name}"
 PATH_PARAMETER = re.compile(r"{(\w+)}")
+Components = Mapping[Any, Any]  # a type -> its schema, as it stands in the document
 _ANYWHERE = (400, 404, 405, 421)
 _WRITING = (403, 408, 413, 415, 422, 503)
 
@@ -32,8 +33,10 @@ def openapi(flow: Flow, catalog: Catalog) -> dict[str, Any]:
     schemas, components = msgspec.json.schema_components(types, ref_template=REF)
     schema_of = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
+    names = {route.name: route for route, _ in described}
     for route, tag in described:
         operation = _operation(route, tag, schema_of, catalog)
+        _link(operation["responses"], route, names)
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -56,6 +59,7 @@ def _types(routes: Iterable[Described]) -> list[Any]:
     found: list[Any] = [ProblemDetails]
     for route in routes:
         found += [kind for kind in (route.body, route.reply) if kind is not None]
+        found += route.query_types.values()
     return list(dict.fromkeys(found))
 
 
@@ -66,11 +70,11 @@ def _problem_response() -> dict[str, Any]:
 
 
 def _operation(
-    route: Described, tag: str, schema_of: Mapping[Any, Any], catalog: Catalog
+    route: Described, tag: str, schema_of: Components, catalog: Catalog
 ) -> dict[str, Any]:
     made: dict[str, Any] = {
         "operationId": route.name, "summary": route.summary, "tags": [tag],
-        "parameters": _parameters(route, catalog),
+        "parameters": _parameters(route, schema_of, catalog),
         "responses": _responses(route, schema_of),
     }
     if route.body is not None:
@@ -82,11 +86,13 @@ def _operation(
     return made
 
 
-def _parameters(route: Described, catalog: Catalog) -> list[dict[str, Any]]:
+def _parameters(
+    route: Described, schema_of: Components, catalog: Catalog
+) -> list[dict[str, Any]]:
     found = [_path_parameter(route, name) for name in PATH_PARAMETER.findall(route.path)]
     found += [
         {"name": name, "in": "query", "required": False, "description": about,
-         "schema": {"type": "string"}}
+         "schema": schema_of.get(route.query_types.get(name), {"type": "string"})}
         for name, about in route.query.items()
     ]  # fmt: skip
     if isinstance(route, Route):
@@ -120,24 +126,28 @@ def _header_parameters(route: Route, catalog: Catalog) -> list[dict[str, Any]]:
         if route.permission:
             about += f" This needs the permission `{route.permission}`."
         found.append(
-            {"name": CLIENT_HEADER, "in": "header", "required": bool(route.permission),
-             "description": about, "example": _permitted(route, catalog),
+            {"name": CLIENT_HEADER, "in": "header",
+             "required": CLIENT_DEFAULT not in _permitted(route, catalog),
+             "description": about, "example": _permitted(route, catalog)[0],
              "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}}
         )  # fmt: skip
     return found
 
 
-def _permitted(route: Route, catalog: Catalog) -> str:
-    """A client that may do this."""
-    names = (c.name for c in catalog.clients.values() if route.permission in c.may)
-    return next(names, CLIENT_DEFAULT) if route.permission else CLIENT_DEFAULT
+def _permitted(route: Route, catalog: Catalog) -> list[str]:
+    """Clients that may do this; where no one may, the one that is taken for granted."""
+    if not route.permission:
+        return [CLIENT_DEFAULT]
+    names = [c.name for c in catalog.clients.values() if route.permission in c.may]
+    return names or [CLIENT_DEFAULT]
 
 
-def _responses(route: Described, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
+def _responses(route: Described, schema_of: Components) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for status, about in sorted(route.replies.items()):
         made[str(status)] = {"description": about, "content": _content(route, status, schema_of)}
     wrong = _ANYWHERE + (_WRITING if route.method != "GET" else ())
+    wrong += (422,) if route.query_types else ()
     for status in wrong:
         made.setdefault(
             str(status), {"$ref": "#/components/responses/Problem"}
@@ -146,7 +156,20 @@ def _responses(route: Described, schema_of: Mapping[Any, Any]) -> dict[str, Any]
     return dict(sorted(made.items()))
 
 
-def _content(route: Described, status: int, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
+def _link(responses: dict[str, Any], route: Described, names: Mapping[str, Described]) -> None:
+    """Say in every reply of success which operations go on from it."""
+    links = {name: _way(names[name], where) for name, where in route.leads_to.items()}
+    for status in route.replies:
+        if links and status < HTTPStatus.BAD_REQUEST:
+            responses[str(status)]["links"] = links
+
+
+def _way(target: Described, where: Mapping[str, str]) -> dict[str, Any]:
+    pointers = {name: f"$response.body#{pointer}" for name, pointer in where.items()}
+    return {"operationId": target.name, "description": target.summary, "parameters": pointers}
+
+
+def _content(route: Described, status: int, schema_of: Components) -> dict[str, Any]:
     if status >= HTTPStatus.BAD_REQUEST and status not in getattr(route, "plain", ()):
         schema = {"$ref": REF.format(name=ProblemDetails.__name__)}
         return {"application/problem+json": {"schema": schema}}

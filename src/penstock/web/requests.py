@@ -111,6 +111,8 @@ def query_of(scope: Scope, allowed: Mapping[str, str]) -> dict[str, str]:
         refuse(400, "query_invalid", "The query is not percent-encoded UTF-8, or is too long.")
     found: dict[str, str] = {}
     for name, value in pairs:
+        if not name:
+            refuse(400, "query_invalid", "The query holds a value without a name.")
         if name not in allowed:
             known = ", ".join(allowed) or "none"
             refuse(400, "unknown_parameter", f"There is no query parameter {name[:100]!r}.",
@@ -120,6 +122,18 @@ def query_of(scope: Scope, allowed: Mapping[str, str]) -> dict[str, str]:
                    field=name)  # fmt: skip
         found[name] = value
     return found
+
+
+def typed(query: dict[str, str], route: Route | OwnRoute) -> dict[str, str]:
+    """The parameters as their types write them; one that is none of its type is refused."""
+    for name, kind in route.query_types.items():
+        if name in query:
+            try:
+                query[name] = str(msgspec.convert(query[name], kind, strict=False))
+            except msgspec.ValidationError as error:
+                refuse(422, "invalid_value", f"{error}.", field=name,
+                       fix=f"{name} takes: {route.query[name]}.")  # fmt: skip
+    return query
 
 
 async def read_body(receive: Receive, found: Found, limit: int, seconds: float) -> bytes:
@@ -178,7 +192,7 @@ class Reading:
             refuse(403, "permission_missing",
                    f"The client {client} lacks the permission {route.permission}.",
                    fix="Give it in the catalog, under clients.")  # fmt: skip
-        query = query_of(scope, route.query)
+        query = typed(query_of(scope, route.query), route)
         _check_params(params)
         key = idempotency_key(found) if route.needs_idempotency_key else ""
         body, digest = None, ""
@@ -198,6 +212,9 @@ class Reading:
         return await asyncio.get_running_loop().run_in_executor(None, self._open, raw, found)
 
     def _open(self, raw: bytes, found: Found) -> Any:
+        if found.get(b"content-encoding", b"identity").lower() != b"identity":
+            refuse(415, "encoded_body", "The body must be sent as it is, not compressed.",
+                   field="Content-Encoding", headers={"accept-encoding": "identity"})  # fmt: skip
         if not raw and self._empty is not None:
             raw = self._empty
         elif not _JSON.fullmatch(found.get(b"content-type", b"")):

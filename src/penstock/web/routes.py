@@ -49,6 +49,8 @@ class OwnRoute(Struct, frozen=True, kw_only=True):
     body: Any = None
     example: Any = None
     query: dict[str, str] = {}
+    query_types: dict[str, Any] = {}
+    leads_to: dict[str, dict[str, str]] = {}
     replies: dict[int, str] = field(default_factory=lambda: {200: "Done."})
     produces: str = "application/json"
     plain: tuple[int, ...] = ()
@@ -58,7 +60,14 @@ class OwnRoute(Struct, frozen=True, kw_only=True):
 
 
 _LETTER = "/deadletters/{service}/{topic}/{partition}/{offset}"
+_WISHES = ("retry_deadletter", "discard_deadletter")
 _WISHED = {202: "The wish is on the journal; the owning service obeys it."}
+
+def _of_letter(*routes: str, at: str) -> dict[str, dict[str, str]]:
+    """Routes of the parked record that stands at this pointer of a reply."""
+    pointers = {name: f"{at}/{name}" for name in ("service", "topic", "partition", "offset")}
+    return dict.fromkeys(routes, pointers)
+
 
 OWN_ROUTES: tuple[OwnRoute, ...] = (
     OwnRoute(method="GET", path="/healthz", name="healthz", reply=Alive,
@@ -78,13 +87,16 @@ OWN_ROUTES: tuple[OwnRoute, ...] = (
              replies={200: "Every topic."}),
     OwnRoute(method="GET", path="/services", name="list_services", reply=Services,
              summary="Every service: lag, counts, gateways and why it stands still, if it does.",
+             leads_to={"list_deadletters": {"service": "/services/0/service"}},
              replies={200: "Every service."}),
     OwnRoute(method="GET", path="/deadletters", name="list_deadletters", reply=DeadLetters,
              query={"service": "Of this service only."},
+             leads_to=_of_letter("get_deadletter", *_WISHES, at="/deadletters/0"),
              summary="Every parked record: whose it is, what went wrong, how often.",
              replies={200: "What is parked, the newest first."}),
     OwnRoute(method="GET", path=_LETTER, name="get_deadletter", reply=DeadLetterStory,
              summary="One parked record with every attempt and its bytes as text.",
+             leads_to=_of_letter(*_WISHES, at="/deadletter"),
              replies={200: "The record."}),
     OwnRoute(method="POST", path=_LETTER + "/retry", name="retry_deadletter", reply=Wished,
              body=Wish, example=Wish(reason="the cause is fixed"), replies=_WISHED,

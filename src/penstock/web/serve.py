@@ -13,6 +13,7 @@ import uvicorn
 from penstock.errors import Conflict
 from penstock.limits import DRAIN_SECONDS_MAX
 from penstock.web.app import make_app
+from penstock.web.framing import Framing
 from penstock.web.site import Site
 
 BACKLOG = 2048
@@ -25,7 +26,7 @@ class Server(uvicorn.Server):
     def __init__(self, site: Site, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
-                make_app(site), loop="uvloop", http="httptools", ws="none", lifespan="on",
+                make_app(site), loop="uvloop", http=Framing, ws="none", lifespan="on",
                 backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS, access_log=False,
                 server_header=False, log_level="warning", proxy_headers=False,
                 timeout_graceful_shutdown=int(DRAIN_SECONDS_MAX) - 5,

@@ -15,7 +15,7 @@ from penstock.ports import Clock, Log
 
 
 def no_idle() -> None:
-    """The default of ``Site.idle``: nothing to keep."""
+    """The default of ``Site.idle`` and ``Site.close``: nothing to keep."""
 
 
 class Site(Struct, frozen=True, kw_only=True):
@@ -35,6 +35,7 @@ class Site(Struct, frozen=True, kw_only=True):
     journal: Callable[[str, Request], None]
     gate: Gate | None = None
     idle: Callable[[], object] = no_idle
+    close: Callable[[], None] = no_idle  # called when it has drained
     alarms: Mapping[str, str] = {}  # of the door's own keeper: topic -> what keeps its records
     sandbox: bool = False
     host: str = "127.0.0.1"

@@ -42,6 +42,7 @@ from penstock.flows.orders.requests import (
     StockEntry,
     StockIn,
     address_of,
+    beyond,
     card_field,
     customer_of,
     millis,
@@ -127,6 +128,12 @@ def _card(body: Struct) -> Accepted | None:
         field, "Send the provider's token as payment_method instead.",
     )
 
+def _beyond(field: str) -> Accepted:
+    return refuse(
+        422, "time_out_of_range", "Time out of range",
+        "in UTC this time is none of the years 1 to 9999", field,
+    )
+
 # ---- POST /orders
 
 
@@ -154,6 +161,8 @@ def place(states: States, call: Call) -> Accepted:
         return _replay(known, call)
     body: OrderIn = call.body
     refused = _card(body) or _not_permitted(body, call) or _unpriced(states, call)
+    if beyond(body.placed_at):
+        refused = refused or _beyond("placed_at")
     if refused:
         return refused
     try:
@@ -345,6 +354,8 @@ def load_stock(states: States, call: Call) -> Accepted:
     written: dict[Ref, State | None] = {}
     events: list[Emit] = []
     for number, entry in enumerate(body.entries):
+        if beyond(entry.as_of):
+            return _beyond(f"entries[{number}].as_of")
         ref, content = _load_ref(body.file, entry), _content(entry)
         known: Once | None = written.get(ref) or states.get(ref)
         if known is None:
@@ -394,6 +405,8 @@ def load_prices(states: States, call: Call) -> Accepted:
     body: PricesIn = call.body
     lists: dict[Ref, PriceList] = {}
     for number, price in enumerate(body.prices):
+        if beyond(price.valid_from):
+            return _beyond(f"prices[{number}].valid_from")
         ref = _price_ref(price.sku, price.currency)
         known: PriceList = lists.get(ref) or states.get(ref) or PriceList()
         lists[ref] = known.with_break(
@@ -425,6 +438,8 @@ def needs_of_scan(call: Call) -> tuple[Ref, ...]:
 def take_scan(states: States, call: Call) -> Accepted:
     """A carrier's scan, keyed by the order in our reference; each scan id counts once."""
     scan: ScanIn = call.body
+    if beyond(scan.at):
+        return _beyond("at")
     order, _, shipment = scan.reference.partition("/")
     fact = CarrierScanned(
         scan=scan.scan, shipment=shipment, type=scan.type, at=millis(scan.at, call.now)

@@ -21,15 +21,24 @@ from penstock.flows.orders.pricing import AMOUNT_MAX
 LINES_MAX = 1000
 BULK_ENTRIES_MAX = 20_000
 QUANTITY_MAX = 1_000_000
+EARLIEST, LATEST = -62_135_596_800_000, 253_402_300_799_999  # the years 1 to 9999, in ms
 
-Short = Annotated[str, Meta(max_length=100)]
-Long = Annotated[str, Meta(max_length=500)]
-Sku = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f/]+$")]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+# `$` alone lets a newline through at the end: every pattern here ends in END.
+END = r"$(?!\n)"
+# Characters that command a terminal, or turn the text around them: nobody's name has them.
+_COMMANDS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+_NAME = rf"^[^{_COMMANDS}\t\n\r/]+{END}"
+_PART = rf"[^@\s\ufeff{_COMMANDS}]+"  # of a mail address
+
+Short = Annotated[str, Meta(max_length=100, pattern=rf"^[^{_COMMANDS}\t\n\r]*{END}")]
+Long = Annotated[str, Meta(max_length=500, pattern=rf"^[^{_COMMANDS}]*{END}")]
+Sku = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
+Location = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
+Currency = Annotated[str, Meta(pattern=f"^[A-Z]{{3}}{END}")]
 Amount = Annotated[int, Meta(ge=0, lt=AMOUNT_MAX)]
 Quantity = Annotated[int, Meta(ge=1, le=QUANTITY_MAX)]
 Moment = Annotated[datetime, Meta(tz=True)]
-OrderId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
+OrderId = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_.\-]{{1,100}}{END}")]
 
 
 class AddressIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,14 +48,14 @@ class AddressIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     street: Long = ""
     city: Long = ""
     postcode: Short = ""
-    country: Annotated[str, Meta(min_length=1, max_length=100)]
+    country: Annotated[Short, Meta(min_length=1)]
 
 
 class CustomerIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who orders; nothing of it is needed, and a guest without e-mail gets no mail."""
 
     id: Short = ""
-    email: Annotated[str, Meta(max_length=254, pattern=r"^$|^[^@\s]+@[^@\s]+$")] = ""
+    email: Annotated[str, Meta(max_length=254, pattern=rf"^({_PART}@{_PART})?{END}")] = ""
 
 
 class LineIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +98,7 @@ class StockEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One SKU at one location: pieces that came in, or a count as of a time."""
 
     sku: Sku
-    location: Annotated[str, Meta(min_length=1, max_length=64)] = "main"
+    location: Location = "main"
     kind: Literal["receive", "count"] = "receive"
     quantity: Annotated[int, Meta(ge=0, le=1_000_000_000)]
     as_of: Moment | None = None
@@ -98,7 +107,7 @@ class StockEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class StockIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file of stock. Its id makes every entry of it count once."""
 
-    file: Annotated[str, Meta(min_length=1, max_length=100)]
+    file: Annotated[Short, Meta(min_length=1)]
     entries: Annotated[tuple[StockEntry, ...], Meta(min_length=1, max_length=BULK_ENTRIES_MAX)]
 
 
@@ -121,8 +130,10 @@ class PricesIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ScanIn(Struct, frozen=True, kw_only=True):
     """The carrier's webhook. ``reference`` is ours: order, slash, shipment."""
 
-    scan: Annotated[str, Meta(min_length=1, max_length=100)]
-    reference: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.\-]{1,100}/[A-Za-z0-9_.\-]{1,100}$")]
+    scan: Annotated[Short, Meta(min_length=1)]
+    reference: Annotated[
+        str, Meta(pattern=rf"^[A-Za-z0-9_.\-]{{1,100}}/[A-Za-z0-9_.\-]{{1,100}}{END}")
+    ]
     type: Literal["handover", "delivered"]
     at: Moment | int | None = None
 
@@ -130,7 +141,7 @@ class ScanIn(Struct, frozen=True, kw_only=True):
 class ProviderIn(Struct, frozen=True, kw_only=True):
     """The payment provider's webhook; ``type`` may carry the prefix ``payment.``."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=100)]
+    id: Annotated[Short, Meta(min_length=1)]
     type: Short
     order: OrderId
     group: Short | int = "1"
@@ -148,6 +159,11 @@ def millis(moment: datetime | int | None, default: int) -> int:
     if moment is None or isinstance(moment, int):
         return default if moment is None else moment
     return round(moment.timestamp() * 1000)
+
+
+def beyond(moment: datetime | int | None) -> bool:
+    """Whether a time cannot be shown: in UTC it is none of the years 1 to 9999."""
+    return moment is not None and not EARLIEST <= millis(moment, 0) <= LATEST
 
 
 def rfc3339(at: int) -> str:

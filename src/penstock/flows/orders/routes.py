@@ -57,6 +57,7 @@ ROUTES: tuple[Route, ...] = (
         method="POST", path="/orders", name="place_order", summary="Place an order.",
         does=Intake(needs=door.needs_of_order, decide=door.place), body=requests.OrderIn,
         example=ORDER_EXAMPLE, needs_idempotency_key=True, reply=door.Placed,
+        leads_to={"get_order": {"id": "/order_id"}, "cancel_order": {"id": "/order_id"}},
         replies={
             202: "Accepted, and durable.", 403: "A permission is missing.",
             409: "The total is another (the problem holds the quote), or the key is in flight.",
@@ -66,13 +67,18 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/orders", name="list_orders", summary="List orders, newest first.",
         does=Look(wants=views.wants_orders, show=views.show_orders), reply=views.OrderPage,
-        query={"state": "only orders in this state", **views.PAGING},
+        query={**views.STATE_FILTER, **views.PAGING},
+        query_types={**views.STATE_TYPES, **views.PAGE_TYPES},
+        leads_to={
+            "get_order": {"id": "/orders/0/order_id"}, "list_orders": {"after": "/next"},
+        },
         replies={200: "A page of orders.", 422: REFUSED},
     ),
     Route(
         method="GET", path="/orders/{id}", name="get_order",
         summary="One order with its timeline.",
         does=Look(wants=views.wants_order, show=views.show_order), reply=views.OrderView,
+        leads_to={"cancel_order": {"id": "/order_id"}},
         replies={200: "The order.", 404: "There is no such order."},
     ),
     Route(
@@ -82,6 +88,7 @@ ROUTES: tuple[Route, ...] = (
             needs=door.needs_of_cancel, decide=door.cancel, wants=door.wants_of_cancel
         ),
         body=requests.CancelIn, example={"reason": "changed my mind"}, reply=door.Cancelling,
+        leads_to={"get_order": {"id": "/order_id"}},
         replies={
             202: "The wish is passed on; whether it is granted shows in the order's state.",
             404: "There is no such order.", 409: "The order has ended.", 422: REFUSED,
@@ -99,7 +106,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/stock", name="list_stock", summary="List stock by SKU.",
         does=Look(wants=views.wants_stock, show=views.show_stock), reply=views.StockPage,
-        query={"sku": "only this SKU", **views.PAGING}, replies={200: "A page of stock."},
+        query={"sku": "only this SKU", **views.PAGING}, query_types=views.PAGE_TYPES,
+        leads_to={"list_stock": {"after": "/next"}}, replies={200: "A page of stock."},
     ),
     Route(
         method="PUT", path="/prices", name="load_prices", summary="Add or replace prices.",
@@ -111,7 +119,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/prices", name="list_prices", summary="List prices by SKU.",
         does=Look(wants=views.wants_prices, show=views.show_prices), reply=views.PricePage,
-        query=views.PAGING, replies={200: "A page of prices."},
+        query=views.PAGING, query_types=views.PAGE_TYPES,
+        leads_to={"list_prices": {"after": "/next"}}, replies={200: "A page of prices."},
     ),
     Route(
         method="POST", path="/webhooks/carrier", name="carrier_webhook",

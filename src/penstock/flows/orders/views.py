@@ -7,8 +7,9 @@ pieces and minor units stay numbers; times become RFC 3339.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from penstock.flow import Call, Fault, Reply, Row, Scan
 from penstock.flows.orders.inventory import Stock
@@ -142,12 +143,13 @@ PAGING = {
     "limit": f"rows on a page, 1 to {PAGE_ROWS_MAX} (default {PAGE_ROWS_DEFAULT})",
     "after": "where to go on: `next` of the page before",
 }
+PAGE_TYPES: dict[str, Any] = {"limit": Annotated[int, Meta(ge=1, le=PAGE_ROWS_MAX)]}
+STATE_FILTER = {"state": f"only orders in this state: {', '.join(ORDER_STATES)}"}
+STATE_TYPES: dict[str, Any] = {"state": Literal[ORDER_STATES]}
 
 
 def _limit(call: Call) -> int:
-    text = call.query.get("limit", "")
-    wanted = int(text) if text.isascii() and text.isdigit() else PAGE_ROWS_DEFAULT
-    return min(max(wanted, 1), PAGE_ROWS_MAX)
+    return int(call.query.get("limit", PAGE_ROWS_DEFAULT))
 
 
 def _next(call: Call, rows: list[Row]) -> str | None:
@@ -169,13 +171,6 @@ def wants_orders(call: Call) -> dict[str, Scan]:
 
 def show_orders(call: Call, found: Rows) -> Reply:
     """A page of orders; an order of which only stray facts are known is none."""
-    state = call.query.get("state")
-    if state and state not in ORDER_STATES:
-        fault = Fault(
-            code="state_unknown", title="Unknown state", detail=f"there is no state {state!r}",
-            field="state", fix=f"Use one of {', '.join(ORDER_STATES)}.",
-        )
-        return Reply(status=422, body=fault)
     rows = found["orders"]
     orders = tuple(
         summary(row.key, row.body) for row in rows[: _limit(call)] if row.body.state != NEW

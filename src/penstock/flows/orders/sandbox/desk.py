@@ -27,7 +27,7 @@ from penstock.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX
 
 Word = Annotated[str, Meta(min_length=1, max_length=255)]
 Amount = Annotated[int, Meta(ge=0, lt=1 << 53)]  # minor units
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)")]
 
 HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})  # a forged Host is DNS rebinding
 
