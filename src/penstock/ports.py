@@ -194,8 +194,12 @@ class Tx(Protocol):
     def save(self, documents: Sequence[Saved]) -> None:
         """Write documents in one statement."""
 
-    def mark(self, ids: Sequence[bytes]) -> None:
-        """Mark events as handled, in handling order. A repeat is our bug and raises."""
+    def mark(self, ids: Sequence[bytes], lanes: Sequence[int] = ()) -> None:
+        """Mark events as handled, in handling order. A repeat is our bug and raises.
+
+        ``lanes`` gives the lane of each, whose epoch its mark carries; without it that is the
+        highest of the transaction.
+        """
 
     def send(self, rows: Sequence[Outgoing], now: int) -> set[str]:
         """Promise delivery of rows, in order per key. Returns the topics and gateways that

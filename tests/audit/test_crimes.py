@@ -181,8 +181,11 @@ CRIMES: dict[str, Crime] = {
     "an answer of another transaction than its row": Crime(
         lambda b: each(b, "lending", "asks", is_call, settled_txn=3), "I23"),
     "two epochs in one transaction": Crime(
-        lambda b: rows(b, "lending", "marks", lambda m: [*m[:-1], m[-1]._replace(epoch=0)]),
+        lambda b: rows(b, "lending", "documents", lambda d: [*d[:-1], d[-1]._replace(epoch=0)]),
         "I23", "I28"),
+    "a mark of an owner past its time": Crime(
+        lambda b: rows(b, "lending", "marks", lambda m: [*m[:-1], m[-1]._replace(epoch=0)]),
+        "I28", "I23"),
     "a mark that was forgotten too early": Crime(forgotten, "I27", "I22"),
     "an epoch that nobody was given": Crime(
         lambda b: rows(b, "notices", "marks", lambda m: [m[0]._replace(epoch=7), *m[1:]]),

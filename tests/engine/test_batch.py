@@ -55,9 +55,9 @@ def test_given_nothing_when_steps_come_then_states_marks_and_rows() -> None:
     ref = Ref("tally", "k")
     assert batch.saved[ref].body == ENCODE(Tally(steps=(1, 2)))
     assert batch.saved[ref].label == "2 steps"
-    assert batch.marks == [e.event.id for e in steps if e.event]
+    assert list(batch.marks) == [e.event.id for e in steps if e.event]
     assert [(row.destination, row.message.key) for row in batch.rows] == [("sums", "k")] * 2
-    assert [row.message.cause for row in batch.rows] == batch.marks
+    assert [row.message.cause for row in batch.rows] == list(batch.marks)
 
 
 def test_given_a_document_when_a_step_comes_then_it_goes_on_from_there() -> None:
@@ -103,7 +103,7 @@ def test_when_a_record_is_parked_then_a_row_holds_its_key_and_a_letter_goes_out(
     assert places(batch) == [(1, "parked", 0), (2, "waiting", 0)]
     (letter,) = batch.rows
     assert (letter.destination, letter.message.type) == ("tally.dead", "dead.parked")
-    assert batch.marks == []
+    assert batch.marks == {}
 
 
 def test_when_the_event_is_marked_then_nothing_happens_and_its_row_goes() -> None:
@@ -113,7 +113,7 @@ def test_when_the_event_is_marked_then_nothing_happens_and_its_row_goes() -> Non
     assert known.event is not None
     batch.seen(frozenset([known.event.id]))
     decided(batch, Entry(known.record, known.event, row))
-    assert (batch.saved, batch.marks, batch.rows) == ({}, [], [])
+    assert (batch.saved, batch.marks, batch.rows) == ({}, {}, [])
     assert batch.drop == [known.record]
 
 

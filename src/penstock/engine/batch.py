@@ -108,7 +108,7 @@ class Batch:
         self._seen: set[bytes] = set()
         self._asked: set[str] = set()  # keys whose own document changed in this batch
         self.saved: dict[Ref, Saved] = {}
-        self.marks: list[bytes] = []
+        self.marks: dict[bytes, int] = {}  # id -> the lane of its record, in handling order
         self.rows: list[Outgoing] = []
         self.put: dict[Position, Waiting] = {}
         self.drop: list[Record] = []
@@ -325,7 +325,7 @@ class Batch:
         return Outgoing(ask.gateway, False, message, ask.name, key, ask.due)
 
     def _finish(self, entry: Entry, id_: bytes) -> None:
-        self.marks.append(id_)
+        self.marks[id_] = entry.record.partition
         self._seen.add(id_)
         if entry.row is not None:
             self.drop.append(entry.record)
@@ -401,7 +401,7 @@ class Batch:
         """A row that tells of a record's parking; its id holds the time, for it may recur."""
         m, named = record.message, bytes.fromhex(about.event_id)
         parent = named if len(named) == 16 else _origin(record)
-        id_ = child_id(parent, self.unit.name, f"{type_}:{topic}:{at}", about.offset)
+        id_ = child_id(parent, self.unit.name, f"{type_}:{topic}:{at}", record.offset)
         kind, version, value = self.unit.book.seal_as(type_, about)
         message = Message(
             m.key, value, id_, kind, version, at, cause or parent, m.trace, self.unit.name
@@ -446,7 +446,7 @@ class Batch:
         self.drop.append(row.record)
         id_ = row.record.message.id
         if len(id_) == 16 and id_ not in self._seen:
-            self.marks.append(id_)
+            self.marks[id_] = row.record.partition
             self._seen.add(id_)
 
     def _tell_unparked(self, row: Waiting, event: Event, type_: str) -> None:
@@ -471,7 +471,7 @@ class Batch:
         """Where the news of a discard was parked and is discarded as well, the service is told of
         the first one again: what it has to compensate for is still that."""
         m = row.record.message
-        if m.type != DISCARDED:
+        if m.type != DISCARDED or row.record.topic != self.unit.answers:
             return said
         try:
             first: Unparked = self.unit.book.open(m.type, m.version, m.value)

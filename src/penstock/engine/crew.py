@@ -33,6 +33,7 @@ RESTART_SECONDS_MAX = 10.0
 BURY_SECONDS = 5.0
 STEADY_SECONDS = 20.0  # alive this long, and the next restart is quick again
 TRANSACTION_VARIABLE = "PENSTOCK_TRANSACTION_SECONDS"  # another bound than the usual one
+RESTART_VARIABLE = "PENSTOCK_RESTART_SECONDS"  # another longest pause than the usual one
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -75,6 +76,7 @@ class Crew:
         self._stuck_seconds = float(
             os.environ.get(TRANSACTION_VARIABLE) or TRANSACTION_SECONDS_MAX
         )
+        self._pause_seconds_max = float(os.environ.get(RESTART_VARIABLE) or RESTART_SECONDS_MAX)
         log_folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, members: Sequence[Member]) -> None:
@@ -164,7 +166,7 @@ class Crew:
             f"{running.member.name} ended ({cause}); again in {running.pause_seconds:.1f} s"
         )
         running.start_at = now + running.pause_seconds
-        running.pause_seconds = min(RESTART_SECONDS_MAX, running.pause_seconds * 2)
+        running.pause_seconds = min(self._pause_seconds_max, running.pause_seconds * 2)
 
     def drain(self) -> bool:
         """Stop stage by stage, the last started first; True when all ended by themselves."""

@@ -401,7 +401,7 @@ class Worker:
 
     def _write(self, tx: Tx, batch: Batch, now: int) -> set[str]:
         if batch.marks:
-            tx.mark(batch.marks)
+            tx.mark(list(batch.marks), list(batch.marks.values()))
         cut("worker.mark")
         if batch.saved:
             tx.save(list(batch.saved.values()))

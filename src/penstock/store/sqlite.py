@@ -72,6 +72,7 @@ class SqliteTx:
     def __init__(self, file: File, scope: int, direct: frozenset[str]) -> None:
         self._file, self._scope, self._direct = file, scope, direct
         self._txn = self._epoch = 0
+        self._epochs: dict[int, int] = {}
 
     def advance(self, moves: Sequence[Advance], now: int) -> int:
         """Check the epochs, write the positions, number the transaction."""
@@ -79,7 +80,8 @@ class SqliteTx:
         rows = [(txn, _text(m.positions), self._scope, m.lane, m.epoch) for m in moves]
         if len(self._file.run_many(_ADVANCE, rows)) != len(moves):
             raise StaleOwner(f"a lane of {[m.lane for m in moves]} was claimed by another owner")
-        self._txn, self._epoch = txn, max(m.epoch for m in moves)
+        self._txn, self._epochs = txn, {m.lane: m.epoch for m in moves}
+        self._epoch = max(self._epochs.values())
         return self._txn
 
     def load(self, refs: Sequence[Ref], ids: Sequence[bytes] = ()) -> Loaded:
@@ -116,13 +118,14 @@ class SqliteTx:
                 [(self._scope, d.ref.kind, d.ref.key, d.label, d.body, *tail) for d in documents],
             )
 
-    def mark(self, ids: Sequence[bytes]) -> None:
-        """Mark events as handled, in order."""
+    def mark(self, ids: Sequence[bytes], lanes: Sequence[int] = ()) -> None:
+        """Mark events as handled, in order, each under the epoch of its lane."""
         if ids:
-            scope, txn, epoch = self._scope, self._txn, self._epoch
+            scope, txn, known = self._scope, self._txn, self._epochs
+            epochs = [known.get(lane, self._epoch) for lane in lanes] or [self._epoch] * len(ids)
             self._file.run_many(
                 "INSERT INTO marks(scope, id, txn, ordinal, epoch) VALUES(?, ?, ?, ?, ?)",
-                [(scope, id_, txn, n, epoch) for n, id_ in enumerate(ids)],
+                [(scope, id_, txn, n, epochs[n]) for n, id_ in enumerate(ids)],
             )
 
     def send(self, rows: Sequence[Outgoing], now: int) -> set[str]:

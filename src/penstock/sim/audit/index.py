@@ -244,9 +244,8 @@ class Index:
         for service, store in self.books.stores.items():
             written = found[service] = Written({}, [], {})
             for name, rows in (
-                ("marks", store.marks), ("documents", store.documents), ("waiting", store.held),
-                ("outbox", store.asks),
-            ):  # fmt: skip
+                ("documents", store.documents), ("waiting", store.held), ("outbox", store.asks),
+            ):
                 written.take((name, row.txn, row.epoch) for row in rows)
             written.take((fact, fact.txn, fact.epoch) for fact in self.committed[service])
         return found

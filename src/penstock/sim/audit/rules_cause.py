@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from penstock.sim.audit.books import Ask, Books, Fact, Notes, Rule
 from penstock.sim.audit.decode import child_id, ordinal_of, root_id
-from penstock.sim.audit.index import ANSWERS, DOOR, LEFT, PARKED, Index, Letter, index_of
+from penstock.sim.audit.index import (
+    ANSWERS,
+    DISCARDED,
+    DOOR,
+    LEFT,
+    PARKED,
+    Index,
+    Letter,
+    index_of,
+)
 
 TOLD = frozenset((PARKED, *LEFT))
 SLACK = 4096  # ordinals to try where siblings may be gone
@@ -79,13 +88,21 @@ class _Tracing:
         if parent is None and letter.place[0] in self._index.trimmed:
             return  # the record had no id, and its time went with it
         type_ = f"{fact.type}:{fact.topic}:{fact.at}"
-        if parent is None or fact.id != child_id(parent, service, type_, letter.place[2]):
+        offsets = [letter.place[2], *self._news(fact)]
+        if parent is None or all(
+            fact.id != child_id(parent, service, type_, offset) for offset in offsets
+        ):
             self._wrong(fact, "its id does not follow from the record it is about")
         cause = parent if fact.type == PARKED else fact.cause
         if fact.cause != cause:
             self._wrong(fact, "its cause is not the record it is about")
         elif fact.type in LEFT and fact.cause not in self._index.by_id:
             self._gone(fact, service)
+
+    def _news(self, fact: Fact) -> list[int]:
+        """Where the news of a discard lies that was discarded as well: it is told once more."""
+        lane = self._index.lanes.get((fact.topic, fact.partition), ())
+        return [f.offset for f in lane if f.type == fact.type == DISCARDED and f.key == fact.key]
 
     def _child(self, fact: Fact, service: str) -> None:
         made_by = service or fact.source

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from functools import cached_property
-from itertools import accumulate
-
 from penstock.sim.audit.books import Ask, Books, Fact, Notes, Rule, StoreBook
 from penstock.sim.audit.index import ANSWERS, COURIER, DOOR, PARKED, Index, index_of
-
-NEVER = 1 << 62
 
 
 def nothing_passed_over(books: Books, notes: Notes) -> None:
@@ -111,6 +105,11 @@ def _epoch_each(index: Index, service: str, notes: Notes) -> None:
     for what, txn, known, epoch in index.written[service].doubtful:
         detail = f"transaction {txn} has the epochs {known} and {epoch}"
         notes.wrong(service, detail, what if isinstance(what, Fact) else f"{service} {what}")
+    epochs = index.written[service].epochs
+    for mark in index.books.stores[service].marks:
+        if mark.epoch > epochs.get(mark.txn, mark.epoch):
+            detail = f"a mark of epoch {mark.epoch} in a transaction of {epochs[mark.txn]}"
+            notes.wrong(service, detail, f"mark {mark.id.hex()}")
 
 
 def _record_belongs(index: Index, service: str, fact: Fact, notes: Notes) -> None:
@@ -163,11 +162,8 @@ def epochs(books: Books, notes: Notes) -> None:
 
 
 class _Lanes:
-    """The epochs of one service's transactions, by who made them.
-
-    A worker's transaction carries the highest epoch of all lanes it moved, and which those were is
-    written nowhere. So a fall is held against it only where no other lane can explain it.
-    """
+    """The epochs of one service's transactions, by who made them. A mark carries that of its own
+    lane; all else that of its whole transaction, the highest of the lanes it moved."""
 
     def __init__(self, index: Index, service: str) -> None:
         self._index, self._service = index, service
@@ -175,7 +171,6 @@ class _Lanes:
         store = self._books.stores[service]
         self._owners = {owner.lane: owner.epoch for owner in store.owners}
         self._facts = index.committed[service]
-        self._known: dict[tuple[int, int, int], bool] = {}
 
     def _by(self, fact: Fact) -> int | None:
         """Whose transaction wrote a record: courier, door, or (None) a worker."""
@@ -220,59 +215,12 @@ class _Lanes:
             epoch, txn = highest.get(lane, (0, 0))
             if mark.epoch >= epoch:
                 highest[lane] = (mark.epoch, mark.txn)
-            elif not self._explained(lane, epoch, txn):
+            else:
                 detail = (
                     f"lane {lane}: epoch {mark.epoch} in transaction {mark.txn}, after "
                     f"{epoch} in {txn}"
                 )
                 notes.wrong(self._service, detail, f"mark {mark.id.hex()}")
-
-    def _explained(self, lane: int, epoch: int, txn: int) -> bool:
-        """May another lane, which that transaction moved as well, have had the epoch?"""
-        known = self._known.get((lane, epoch, txn))
-        if known is None:
-            known = self._known[lane, epoch, txn] = any(
-                self._moved(other, txn)
-                for other, reached in self._owners.items()
-                if other >= 0 and other != lane and reached >= epoch
-            )
-        return known
-
-    def _moved(self, lane: int, txn: int) -> bool:
-        """May the transaction have moved this lane?"""
-        return any(
-            self._touched(topic, lane, position, txn)
-            for (topic, partition), position in self._index.positions[self._service].items()
-            if partition == lane
-        )
-
-    def _touched(self, topic: str, lane: int, position: int, txn: int) -> bool:
-        """Only where something of it was handled then, or lay there to be passed over or tried
-        in vain."""
-        marks, held = self._index.marks[self._service], self._index.held[self._service]
-        facts = [f for f in self._index.lanes.get((topic, lane), ()) if f.offset < position]
-        when = [marks[f.id].txn if f.id in marks else 0 for f in facts]
-        later = list(accumulate((n or NEVER for n in reversed(when)), min, initial=NEVER))
-        before, time = 0, self._time_of(txn)
-        for fact, handled, next_ in zip(facts, when, reversed(later[:-1]), strict=True):
-            if handled == txn:
-                return True
-            if fact.appended_at <= time and before <= txn:
-                tried = handled > txn or (not handled and fact[:3] in held)
-                if tried or (not handled and txn <= next_):
-                    return True
-            before = max(before, handled)
-        return False
-
-    def _time_of(self, txn: int) -> int:
-        """When a transaction was over, at the latest, by the next thing the service wrote."""
-        times = self._times
-        at = bisect_left(times, (txn, 0))
-        return times[at][1] if at < len(times) else NEVER
-
-    @cached_property
-    def _times(self) -> list[tuple[int, int]]:
-        return sorted((fact.txn, fact.appended_at) for fact in self._facts)
 
 
 RULES = (

@@ -188,7 +188,8 @@ class Ledger:
 
     def _open(self, readonly: bool) -> None:
         for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL"):
-            self._db.execute(f"PRAGMA {pragma}")
+            # To the end of the answer: SQLite does its work behind the only row of one.
+            self._db.execute(f"PRAGMA {pragma}").fetchall()
         if not readonly:
             os.chmod(self.path, 0o600)
             self._make_schema()

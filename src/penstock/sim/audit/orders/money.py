@@ -124,9 +124,9 @@ def nothing_is_kept_for_nothing(books: Books, notes: Notes) -> None:
     """Rejected and cancelled orders cost nothing in the end, and no ended order has a hold."""
     index = index_of(books)
     for story in index.stories.values():
+        notes.saw()
         if not story.end or not index.settled(story) or _person_kept_it(index, story):
             continue
-        notes.saw()
         deeds = [f"{PAYMENTS} effect {d.seq}" for d in story.deeds.get(PAYMENTS, ())]
         if story.end != "completed" and net(story) != 0:
             notes.wrong(story.id, f"{story.end}, and {net(story)} was kept", *deeds)
