@@ -1,0 +1,1 @@
+"""Input nobody thought of: the API by its own description, the decoders by coverage."""
