@@ -1,200 +1,55 @@
-"""The shipped ``penstock up`` as a process, and a client that keeps a journal of what it was told.
-
-The client writes every request down before it is sent and every answer after it came, and sends
-the same request with the same key until it is answered: what a careful shop would do.
-"""
+"""A shop under the crash harness: the shipped ``penstock up``, and a client that places orders."""
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import httpx
 
-from tests.crash.ends import ends
+from penstock.catalog.load import load_catalog
+from penstock.flows.orders import FLOW
+from penstock.sim.crash.client import Client as Sender
+from penstock.sim.crash.journal import Journal
+from penstock.sim.crash.judge import Judge
+from penstock.sim.crash.subject import Subject as Shop
+from penstock.sim.crash.subject import running
 from tests.support import eventually
 
-START_SECONDS = 60.0
 END_SECONDS = 25.0
 ANSWER_SECONDS = 60.0
-MEMBERS = (
-    "sandbox-payments", "sandbox-carrier", "sandbox-mail",
-    "order", "inventory", "payment", "shipping", "notify", "door",
-)  # fmt: skip
-FULL_AT_BYTES = 512  # a file-size limit that leaves no room in any store, log or ledger
-
-
-class Shop:
-    """One home and the ``penstock up`` that runs in it."""
-
-    def __init__(
-        self, home: Path, *, port: int = 0, env: Mapping[str, str] | None = None,
-        catalog: Path | None = None,
-    ) -> None:  # fmt: skip
-        self.home, self.port = home, port
-        self._env, self._catalog = dict(env or {}), catalog
-        self.log = home.parent / f"{home.name}-up.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def spawn(self) -> subprocess.Popen[bytes]:
-        """Start ``up`` and return at once."""
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                self.command("up", "--port", str(self.port)), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, env={**os.environ, **self._env}, start_new_session=True,
-            )  # fmt: skip
-        return self.process
-
-    def command(self, *words: str) -> list[str]:
-        """A penstock command over this home."""
-        catalog = ["--catalog", str(self._catalog)] if self._catalog else []
-        return [sys.executable, "-m", "penstock", "--home", str(self.home), *catalog, *words]
-
-    def start(self) -> None:
-        """Start ``up`` and wait until everybody is ready."""
-        process = self.spawn()
-        eventually(lambda: self._is_up(process), START_SECONDS, what="up is ready")
-
-    def _is_up(self, process: subprocess.Popen[bytes]) -> bool:
-        code = process.poll()
-        if code is not None:
-            raise RuntimeError(f"up ended with {code}: {self.said()}")
-        try:
-            said = json.loads((self.home / "run" / "up.json").read_text())
-        except FileNotFoundError:
-            return False
-        if said["pid"] != process.pid:
-            return False
-        self.port = httpx.URL(said["url"]).port or 0
-        return True
-
-    @property
-    def url(self) -> str:
-        """Where its API is."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def said(self) -> str:
-        """What ``up`` printed so far, over all its starts."""
-        return self.log.read_text(errors="replace")
-
-    def pids(self) -> dict[str, int]:
-        """The living members by name."""
-        crew = json.loads((self.home / "run" / "crew.json").read_text())
-        pids = {m["name"]: m["pid"] for m in crew if m["pid"]}
-        return {name: pid for name, pid in pids.items() if str(self.home) in command_line(pid)}
-
-    def pid(self, member: str) -> int:
-        """A member's process, waiting for it to be there."""
-        return eventually(lambda: self.pids().get(member), START_SECONDS, what=f"{member} runs")
-
-    def kill(self, member: str) -> None:
-        """End a member with -9 and wait until another process has its place."""
-        pid = self.pid(member)
-        os.kill(pid, signal.SIGKILL)
-        eventually(
-            lambda: self.pids().get(member, pid) != pid, START_SECONDS, what=f"{member} is back"
-        )
-
-    def kill_up(self) -> None:
-        """End the parent with -9, whatever its children do."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        """Drain; the exit code."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(END_SECONDS)
-
-    def family(self) -> list[int]:
-        """Every living process that was started over this home."""
-        found = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
-        return [pid for pid in found if f"{self.home}" in command_line(pid)]
-
-    def limit_files(self, size: int) -> None:
-        """No member may write a file beyond ``size`` bytes (RLIMIT_FSIZE), from now on."""
-        for pid in self.family():
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-    def clean_up(self) -> None:
-        """Leave nothing running, whatever happened before."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill_up()
-        for pid in self.family():
-            os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not self.family(), END_SECONDS, what="everybody is gone")
-
-
-def command_line(pid: int) -> str:
-    """A process's words; empty for one that is gone or only waits to be."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-@contextmanager
-def running(home: Path, **how: Any) -> Iterator[Shop]:
-    """A shop that runs; nothing of it is left behind."""
-    shop = Shop(home, **how)
-    try:
-        shop.start()
-        yield shop
-    finally:
-        shop.clean_up()
+NAME = "importer"  # may bring its own prices and load stock
+SERVICES = ("order", "inventory", "payment", "shipping", "notify")
+MEMBERS = ("sandbox-payments", "sandbox-carrier", "sandbox-mail", *SERVICES, "door")
 
 
 class Client:
-    """Places orders and keeps its journal; threads may share it."""
+    """Places orders with the harness's own client and knows how each has to end."""
 
     def __init__(self, shop: Shop, journal: Path) -> None:
-        self._shop, self.journal = shop, journal
-        self._http = httpx.Client(
-            headers={"Penstock-Client": "importer"}, timeout=10, trust_env=False
-        )
+        self.journal, self._noted = journal, Journal(journal)
+        self._sender = Sender(shop, self._noted)
         self._lock, self._placed = threading.Lock(), 0
-        journal.touch()
+        self.ends: dict[str, tuple[str, ...]] = {}
 
     def close(self) -> None:
         """Hang up."""
-        self._http.close()
+        self._sender.close()
+        self._noted.close()
 
-    def _note(self, row: dict[str, Any]) -> None:
-        with self._lock, open(self.journal, "a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def send(self, path: str, key: str, body: dict[str, Any], **notes: Any) -> Any:
-        """Send until answered; 503 and no answer at all are none."""
-        self._note({"key": key, "path": path, "body": body, **notes})
-        reply = eventually(
-            lambda: self.once(path, key, body), ANSWER_SECONDS, what=f"an answer to {key}"
-        )
-        self._note({"key": key, "status": reply.status_code, "reply": reply.json()})
+    def send(self, path: str, key: str, body: dict[str, Any]) -> Any:
+        """Send until answered; a refusal is a broken promise."""
+        reply = self._sender.send("POST", path, key, body, NAME)
+        assert reply.is_success, reply.text
         return reply.json()
-
-    def once(self, path: str, key: str, body: dict[str, Any]) -> httpx.Response | None:
-        """One try."""
-        try:
-            reply = self._http.post(
-                f"{self._shop.url}{path}", json=body, headers={"Idempotency-Key": key}
-            )
-        except httpx.HTTPError:
-            return None
-        return None if reply.status_code == 503 else reply
 
     def get(self, path: str) -> httpx.Response:
         """Look at something."""
-        return self._http.get(f"{self._shop.url}{path}")
+        return self._sender.get(path)
 
     def stock(self, sku: str, quantity: int) -> None:
         """Load stock of a SKU, and wait until orders can have it: topics race."""
@@ -219,7 +74,8 @@ class Client:
             "address": {"country": "France"}, "currency": "EUR", "payment_method": card,
             "lines": [{"sku": sku, "quantity": 1, "unit_minor": 1000 + number}],
         }  # fmt: skip
-        order: str = self.send("/orders", key, body, end=end)["order_id"]
+        order: str = self.send("/orders", key, body)["order_id"]
+        self.ends[order] = end
         if cancel:
             self.send(f"/orders/{order}/cancel", f"cancel-{number}", {"reason": "test"})
         return order
@@ -253,13 +109,47 @@ class Client:
         assert not thread.is_alive(), "not all orders were answered"
         assert not wrong, wrong
 
+    def states(self) -> dict[str, str]:
+        """Where each order stands that is not where it shall end."""
+        found = {id_: self.get(f"/orders/{id_}").json()["state"] for id_ in self.ends}
+        return {id_: state for id_, state in found.items() if state not in self.ends[id_]}
+
+
+@contextmanager
+def open_shop(folder: Path, **how: Any) -> Iterator[tuple[Shop, Client]]:
+    """A running shop with a client; nothing of it is left behind."""
+    with running(folder / "home", **how) as shop:
+        client = Client(shop, folder / "journal.jsonl")
+        try:
+            yield shop, client
+        finally:
+            client.close()
+
+
+def wrongs(home: Path, journal: Path) -> list[str]:
+    """What the auditor finds where everything must have ended, in lines."""
+    _, found = Judge(FLOW, load_catalog()).judge(home, journal)
+    return [f"{v.rule} {v.key}: {v.detail} {v.records}" for v in found]
+
 
 def all_end_right(shop: Shop, client: Client, seconds: float = END_SECONDS) -> None:
-    """Wait until nothing is wrong in the files of the home any more."""
+    """Wait until every order stands where it shall, and the auditor finds nothing."""
 
     def none() -> bool:
-        found = ends(shop.home, client.journal)
+        standing = client.states()
+        assert not standing, standing
+        found = wrongs(shop.home, client.journal)
         assert not found, "\n".join(found[:20])
         return True
 
     eventually(none, seconds, what="every order ends right")
+
+
+def select(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Rows of a file that others may be writing."""
+    with apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE) as db:
+        db.execute("PRAGMA busy_timeout=10000")
+        db.execute("PRAGMA query_only=1")
+        found = db.execute(sql, values).fetchall()
+    db.close()
+    return found

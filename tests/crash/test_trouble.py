@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -17,12 +16,10 @@ import pytest
 
 from penstock.embedded.schema import APPLICATION_ID
 from penstock.flows.orders.routes import ORDER_EXAMPLE
-from tests.crash.rig import FULL_AT_BYTES, Shop, all_end_right, command_line, running
-from tests.crash.test_kill import SHIPPED, open_shop
+from penstock.sim.crash.subject import FULL_AT_BYTES, PLENTY, command_line, running
+from tests.crash.rig import Shop, all_end_right, open_shop
+from tests.crash.test_kill import SHIPPED
 from tests.support import eventually
-
-PLENTY = resource.RLIM_INFINITY
-
 
 # A full disk -------------------------------------------------------------------------------------
 
