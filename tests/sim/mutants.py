@@ -56,8 +56,9 @@ def marks_ignored(patch: Patch) -> None:
     patch.setattr(batch.Batch, "seen", lambda self, ids: None)
     again = "INSERT OR REPLACE INTO marks(scope, id, txn, ordinal, epoch) VALUES(?, ?, ?, ?, ?)"
 
-    def mark(self: sqlite.SqliteTx, ids: Sequence[bytes]) -> None:
-        rows = [(self._scope, id_, self._txn, n, self._epoch) for n, id_ in enumerate(ids)]
+    def mark(self: sqlite.SqliteTx, ids: Sequence[bytes], lanes: Sequence[int] = ()) -> None:
+        epochs = [self._epochs[lane] for lane in lanes]
+        rows = [(self._scope, id_, self._txn, n, epochs[n]) for n, id_ in enumerate(ids)]
         self._file.run_many(again, rows)
 
     patch.setattr(sqlite.SqliteTx, "mark", mark)
@@ -80,7 +81,12 @@ def position_before_the_transaction(patch: Patch) -> None:
 @mutant("I22", "some marks are left out")
 def position_without_the_mark(patch: Patch) -> None:
     mark = sqlite.SqliteTx.mark
-    patch.setattr(sqlite.SqliteTx, "mark", lambda self, ids: mark(self, ids[: len(ids) // 2 + 1]))
+
+    def half(self: sqlite.SqliteTx, ids: Sequence[bytes], lanes: Sequence[int] = ()) -> None:
+        kept = len(ids) // 2 + 1
+        mark(self, ids[:kept], lanes[:kept])
+
+    patch.setattr(sqlite.SqliteTx, "mark", half)
 
 
 @mutant("I22", "a take loses a record now and then")
@@ -130,10 +136,9 @@ def attempt_charged_late(patch: Patch) -> None:
 
 @mutant("I28", "a stale owner's epoch is accepted")
 def stale_epoch_accepted(patch: Patch) -> None:
-    loose = """
-UPDATE owners SET txn = ?, positions = ? WHERE scope = ? AND lane = ? AND epoch >= ?
-RETURNING lane"""
-    patch.setattr(sqlite, "_ADVANCE", loose)
+    for name in ("_NUMBER", "_ADVANCE"):
+        loose = getattr(sqlite, name).replace("epoch = ?", "epoch >= ?")
+        patch.setattr(sqlite, name, loose)
 
 
 @mutant("I16", "records behind a parked one pass it")

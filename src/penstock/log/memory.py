@@ -245,9 +245,9 @@ class MemoryLane(Lane):
     def _places(
         self, assigned: frozenset[int], positions: Positions, topics: Iterable[str] | None
     ) -> list[tuple[str, int]]:
-        wanted = set(self._topics) if topics is None else set(topics) & set(self._topics)
-        lanes = assigned - self._held
-        places = [p for p in sorted(positions) if p[0] in wanted and p[1] in lanes]
+        wanted = self._topics if topics is None else [t for t in self._topics if t in set(topics)]
+        lanes = sorted(assigned - self._held)
+        places = [(t, n) for t in wanted for n in lanes if (t, n) in positions]
         self._turn += 1
         shift = self._turn % len(places) if places else 0
         return places[shift:] + places[:shift]

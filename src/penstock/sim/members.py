@@ -22,7 +22,7 @@ from penstock.ports import Log, Store
 if TYPE_CHECKING:
     from penstock.sim.world import World
 
-POLL_MS = 1000
+POLL_MS = 2000
 FULL_MS = 50  # after a full disk
 NEVER = 1 << 62
 
@@ -51,6 +51,7 @@ class Process:
         self.log: Log = world.parts.log()
         self.store: Store = world.parts.store(service)
         self.alive, self.busy = True, False
+        self.ears: Set[str] = frozenset()  # topics whose wake-ups it hears
         self.stalled = self.doomed = False  # stands still; has a successor and ends after this
         self.wake_at = 0  # simulated time at which it is turned next
 
@@ -86,7 +87,7 @@ class Member(Process):
 
     def __init__(self, world: World, service: str, number: int, unit: Unit, slots: Slots) -> None:
         super().__init__(world, f"{service}-{number}", service)
-        self.number, self.unit = number, unit
+        self.number, self.unit, self.ears = number, unit, unit.reads.keys()
         self._batch = world.knobs.batch.get(service, unit.entry.batch)
         self.worker = Worker(unit, self.log, self.store, slots, self._batch)
         self._carries: frozenset[str] = frozenset()

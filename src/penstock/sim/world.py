@@ -192,8 +192,9 @@ class World:
         """Wake the readers of topics; some wake-ups are lost."""
         heard = set(topics)
         for process in self.processes:
-            if process is not teller and process.alive and not self.faults.fires("wakes:tell"):
-                process.hear(heard)
+            new = heard & process.ears
+            if new and process is not teller and not self.faults.fires("wakes:tell"):
+                process.hear(new)
 
     def step(self) -> bool:
         """Turn one process that has a reason, or let time pass; False when nothing is left."""
@@ -423,7 +424,7 @@ def knobs_of_case(case: Case, catalog: Catalog) -> Knobs:
         retention_seconds=pick(roll, (1.0, 3.0)) if "retention" in faults else 0.0,
         attempts=pick(roll, (2, 3, 5)),
         latency_ms=pick(roll, (2, 20, 100, 500)),
-        pace_ms=pick(roll, (5, 200, 400, 800, 800)),
+        pace_ms=pick(roll, (5, 200, 400, 400, 800, 800, 800)),
     )
 
 

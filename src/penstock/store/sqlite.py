@@ -40,7 +40,9 @@ from penstock.store.pruning import prune
 _ERRORS = msgspec.msgpack.Decoder(tuple[tuple[int, str], ...])
 SHARDS = 64
 
-_NUMBER = "SELECT max(txn) + 1 FROM owners"
+_NUMBER = """
+UPDATE owners SET txn = (SELECT max(txn) + 1 FROM owners), positions = ?
+WHERE scope = ? AND lane = ? AND epoch = ? RETURNING txn"""
 _ADVANCE = """
 UPDATE owners SET txn = ?, positions = ? WHERE scope = ? AND lane = ? AND epoch = ?
 RETURNING lane"""
@@ -76,9 +78,13 @@ class SqliteTx:
 
     def advance(self, moves: Sequence[Advance], now: int) -> int:
         """Check the epochs, write the positions, number the transaction."""
-        txn = self._file.run(_NUMBER)[0][0] or 1
-        rows = [(txn, _text(m.positions), self._scope, m.lane, m.epoch) for m in moves]
-        if len(self._file.run_many(_ADVANCE, rows)) != len(moves):
+        first, *others = moves
+        where = self._scope, first.lane, first.epoch
+        numbered = self._file.run(_NUMBER, (_text(first.positions), *where))
+        txn = numbered[0][0] if numbered else 0
+        rows = [(txn, _text(m.positions), self._scope, m.lane, m.epoch) for m in others]
+        done = self._file.run_many(_ADVANCE, rows) if numbered and rows else []
+        if not numbered or len(done) != len(others):
             raise StaleOwner(f"a lane of {[m.lane for m in moves]} was claimed by another owner")
         self._txn, self._epochs = txn, {m.lane: m.epoch for m in moves}
         self._epoch = max(self._epochs.values())

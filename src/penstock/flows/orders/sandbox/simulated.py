@@ -31,7 +31,7 @@ FAULTS = {
     "void_refused": "the carrier does not take a label back",
     "mail_twice": "the mail server takes a message twice",
 }
-SPANS_MS = (30, 300, 1500)  # in which all orders of a run are placed
+SPANS_MS = (30, 150, 600)  # in which all orders of a run are placed
 PARCEL_MS = 600  # from a label to its last scan, at most
 DEADLINES = (1, 3, 20)  # seconds; most orders have the usual day
 CURRENCY = "EUR"
