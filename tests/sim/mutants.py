@@ -124,6 +124,25 @@ def rows_outside_the_transaction(patch: Patch) -> None:
     patch.setattr(worker.Worker, "_commit", then_rows)
 
 
+@mutant("I16", "records are handled by the time they carry instead of by their place")
+def clock_used_for_order(patch: Patch) -> None:
+    opened = worker.Worker._open
+
+    def by_time(self: worker.Worker, records: Any, now: int) -> Any:
+        found = opened(self, records, now)
+        return sorted(found, key=lambda e: (e.record.message.at, e.record.offset))
+
+    def ends(self: worker.Worker, entries: Any) -> dict[tuple[str, int], int]:
+        last: dict[tuple[str, int], int] = {}
+        for e in entries:
+            place = e.record.topic, e.record.partition
+            last[place] = max(last.get(place, 0), e.record.offset + 1)
+        return last
+
+    patch.setattr(worker.Worker, "_open", by_time)
+    patch.setattr(worker.Worker, "_ends", ends)
+
+
 @mutant("I45", "what waits is not read again at a restart")
 def waiting_lost_at_restart(patch: Patch) -> None:
     patch.setattr(worker.Worker, "_stored_rows", lambda self: [])

@@ -33,6 +33,7 @@ LIVENESS = "I45"
 BOUNDS = "I44"
 BROKEN = "step"  # the rule of a process that raised what it must not: our bug
 CHUNK = 4  # cases handed to a core at a time
+COLLECT_EVERY = 25  # cases between two collections: a world that is over is one large circle
 MEMORY = Path("/dev/shm")  # where a sync costs nothing; else the usual temporary folder
 
 
@@ -131,19 +132,35 @@ def _simulate(case: Case, house: assemble.House) -> Outcome:
     )
 
 
-_house: assemble.House | None = None
+class _Core:
+    """One process of many: one house for all its cases, and no collector in the way of one."""
+
+    def __init__(self, catalog_path: Path | None) -> None:
+        self._house, self._cases = house_of(catalog_path), 0
+        gc.freeze()
+
+    def simulate(self, case: Case) -> Outcome:
+        self._cases += 1
+        gc.disable()
+        try:
+            return simulate(case, self._house)
+        finally:
+            gc.enable()
+            if self._cases % COLLECT_EVERY == 0:
+                gc.collect()
+
+
+_core: _Core | None = None
 
 
 def _begin(catalog_path: Path | None) -> None:
-    """In each process: one house for all cases, and no collector in the way."""
-    global _house
-    _house = house_of(catalog_path)
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    global _core
+    _core = _Core(catalog_path)
 
 
 def _one(case: Case) -> Outcome:
-    return simulate(case, _house)
+    assert _core is not None, "a process begins with its house"
+    return _core.simulate(case)
 
 
 def simulate_all(
@@ -152,8 +169,9 @@ def simulate_all(
     """Outcomes in the order of the cases, made on all cores."""
     count = min(cores or os.cpu_count() or 1, len(cases))
     if count <= 1:
-        _begin(catalog_path)
-        yield from map(_one, cases)
+        core = _Core(catalog_path)
+        yield from map(core.simulate, cases)
+        gc.unfreeze()
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(count, _begin, (catalog_path,)) as pool:
