@@ -46,6 +46,8 @@ class Wakes:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         self._socket.bind(str(self._path))
+        self._heard = select.poll()  # select() knows no descriptors above 1023
+        self._heard.register(self._socket, select.POLLIN)
         self._listed: dict[str, list[str]] = {}
         self._list_at = 0.0
 
@@ -88,7 +90,7 @@ class Wakes:
     def wait(self, seconds: float) -> set[str]:
         """Sleep until woken or ``seconds`` passed; the topics that were named."""
         if seconds > 0:
-            select.select([self._socket], [], [], seconds)
+            self._heard.poll(seconds * 1000)
         topics: set[str] = set()
         with contextlib.suppress(BlockingIOError):
             while True:

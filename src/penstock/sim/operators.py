@@ -25,7 +25,7 @@ class Operator:
 
     def __init__(self, world: World) -> None:
         self._world, self._asked = world, 0
-        self._log = world.parts.log()
+        self.log = world.parts.log()
         self._retried: set[tuple[str, str, int, int]] = set()
 
     def begin(self) -> None:
@@ -88,7 +88,7 @@ class Operator:
 
     def _append(self, message: Message) -> None:
         try:
-            self._log.append(JOURNAL, [message], self._world.now)
+            self.log.append(JOURNAL, [message], self._world.now)
         except StorageFull:
             return  # the person sees that it failed, and will look again
         for process in self._world.processes:

@@ -162,7 +162,7 @@ class MemoryParts:
         """The database of a service, for the auditor."""
         return self._stores[service].file.db
 
-    def gone(self, log: Log, store: Store) -> None:
+    def gone(self, *parts: Log | Store) -> None:
         """A process ended: nothing of it was its own."""
 
 
@@ -193,10 +193,11 @@ class EmbeddedParts:
         own = assemble.own_topics(self._house.catalog, service)
         return self._direct & frozenset(own)
 
-    def gone(self, log: Log, store: Store) -> None:
+    def gone(self, *parts: Log | Store) -> None:
         """Close what the process had open."""
-        log.close()  # type: ignore[attr-defined]
-        store.file.close()  # type: ignore[attr-defined]
+        for part in parts:
+            open_: Any = getattr(part, "file", part)
+            open_.close()
 
 
 Parts = MemoryParts | EmbeddedParts

@@ -109,6 +109,14 @@ def simulate(case: Case, house: assemble.House | None = None) -> Outcome:
 
 def _simulate(case: Case, house: assemble.House) -> Outcome:
     world = World(case, house)
+    try:
+        return _judged(world, _played(world))
+    finally:
+        world.close()
+
+
+def _played(world: World) -> tuple[Violation, ...]:
+    """Play it to its end; what breaks on the way is a violation."""
     broken: tuple[Violation, ...] = ()
     try:
         world.run()
@@ -118,10 +126,14 @@ def _simulate(case: Case, house: assemble.House) -> Outcome:
         where = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
         broken = (Violation(BROKEN, "", said),)
-    broken += tuple(
+    return broken + tuple(
         Violation(BOUNDS, id_.hex(), f"it ended {n} processes of {service}, {DEATHS_MAX} at most")
         for (service, id_), n in world.deaths.items() if n > DEATHS_MAX
     )
+
+
+def _judged(world: World, broken: tuple[Violation, ...]) -> Outcome:
+    house, case = world.house, world.case
     report = audit(books_of(world), rules_of(house.flow.audit))
     found = tuple(v for rule in report.rules for v in rule.violations)
     return Outcome(

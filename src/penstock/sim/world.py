@@ -314,6 +314,13 @@ class World:
                 self.end(process)
         return self
 
+    def close(self) -> None:
+        """Close whatever is still open, however the run ended."""
+        for process in self.processes:
+            self.parts.gone(process.log, process.store)
+        self.parts.gone(self.operator.log, *self._readers.values())
+        self.processes, self._readers = [], {}
+
     def _visits_kept(self) -> Sequence[Any]:
         keep = self.case.keep
         return self._visits if keep is None else [self._visits[n] for n in keep]
