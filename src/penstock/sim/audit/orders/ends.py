@@ -43,8 +43,11 @@ def _latest(story: Story) -> str:
 
 
 def _held_is_shown(index: Orders, story: Story, notes: Notes) -> None:
-    """Where its payment waits for a person, the order says so."""
+    """Where its payment waits for a person, the order says so, unless a person took away what
+    would have told the order service."""
     if not index.parked("payment", story.id) or story.end or not index.whole(story):
+        return
+    if index.discarded("order", story.id):
         return
     waits_elsewhere = any(index.held.get((s, story.id)) for s in ("order", "inventory", "shipping"))
     if index.books.until is None and not waits_elsewhere and _latest(story) != "on_hold":
