@@ -267,6 +267,12 @@ def test_money_taken_unseen_before_an_abandon_is_accounted_for() -> None:
     assert refunded.amount_minor == 1300
 
 
+def test_a_void_is_asked_for_in_the_same_words_whatever_is_known_by_then() -> None:
+    """Found by the simulator: two bodies under one key, of which a provider refuses the second."""
+    (asked,) = when(payment(placed()), UNPARKED).asks
+    assert when(payment(placed(), UNPARKED), AUTHORISED).asks == (asked,)
+
+
 def test_a_refund_whose_answer_was_discarded_is_asked_for_again_in_the_same_words() -> None:
     """Found by the simulator: the money was back, and nobody could tell."""
     back = (placed(), AUTHORISED, reserved(), CANCEL, CAPTURED)
