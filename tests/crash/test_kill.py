@@ -14,6 +14,7 @@ import pytest
 
 import penstock.flows.orders
 from penstock.engine.cuts import POINTS
+from penstock.sim.crash.subject import command_line
 from tests.crash.rig import (
     MEMBERS,
     SERVICES,
@@ -102,6 +103,24 @@ def test_the_parent_killed_and_started_at_once_leaves_no_orphan(tmp_path: Path) 
             assert shop.port == port
             assert not set(before) & set(shop.family())
         all_end_right(shop, client)
+
+
+def test_a_parent_killed_while_it_starts_leaves_nobody_in_the_way(tmp_path: Path) -> None:
+    """The next start found the ledger of an orphan in use, and needed a person."""
+    shop = Shop(tmp_path / "home")
+    try:
+        shop.spawn()
+        ledger = shop.home / "sandbox" / "payments" / "provider.sqlite"
+        eventually(ledger.exists, 30, what="the provider has its ledger")
+        before = shop.family()
+        (orphan,) = [pid for pid in before if "\0provider\0" in command_line(pid)]
+        os.kill(orphan, signal.SIGSTOP)  # it cannot even hear that its parent died
+        shop.kill_up()
+        shop.start()
+        assert not set(before) & set(shop.family())
+        assert shop.stop() == 0
+    finally:
+        shop.clean_up()
 
 
 def test_sigterm_drains_and_a_later_start_goes_on(tmp_path: Path) -> None:

@@ -79,11 +79,15 @@ class Crew:
         self._pause_seconds_max = float(os.environ.get(RESTART_VARIABLE) or RESTART_SECONDS_MAX)
         log_folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, members: Sequence[Member]) -> None:
-        """Start a stage and wait until everyone in it is ready. Raises ``Problem``."""
+    def start(
+        self, members: Sequence[Member], spawned: Callable[[], None] = lambda: None
+    ) -> None:
+        """Start a stage and wait until everyone in it is ready. ``spawned`` is called before the
+        wait: whoever finds this crew dead in it must know whom to bury. Raises ``Problem``."""
         for member in members:
             running = self.members[member.name] = Running(member)
             self._spawn(running)
+        spawned()
         deadline = time.monotonic() + READY_SECONDS_MAX
         for member in members:
             self._await_ready(self.members[member.name], deadline)
