@@ -80,6 +80,15 @@ class StorageFull(World):
     """The disk or a quota is full; nothing was acknowledged."""
 
 
+class Unreachable(World):
+    """A broker or a database does not answer, or refuses for now. What was asked of it is not
+    known to have happened; it is asked again."""
+
+
+class Contended(World):
+    """Another transaction won. Nothing was written; the same work is done again."""
+
+
 class Malformed(World):
     """Bytes that no contract can open: parked with the bytes kept."""
 

@@ -29,6 +29,13 @@ class Position(NamedTuple):
     offset: int
 
 
+class Origin(NamedTuple):
+    """The transaction that made a record, and the epoch it was made under."""
+
+    txn: int = 0
+    epoch: int = 0
+
+
 class Message(Struct, frozen=True, array_like=True, gc=False):
     """What is handed to a log: a key, the bytes, and the envelope (CloudEvents in compact form).
 

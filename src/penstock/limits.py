@@ -40,6 +40,8 @@ ATTEMPTS_KEPT_MAX = 20  # attempts kept in a dead letter, the first and the late
 SCHEMA_WAIT_SECONDS = 30.0  # an unknown but well-formed schema holds the lane this long
 JOIN_WAIT_SECONDS = 1.0  # a second request with a key in flight waits this long for the first
 POLL_SECONDS = 0.25  # the net under lost wake-ups
+CARRY_POLL_SECONDS = 0.05  # on a cluster nobody wakes a courier of another machine
+ROLL_SECONDS = 1.0  # how often a courier says that it lives
 LIVENESS_SECONDS = 0.2  # how often members look for the death of others
 TRANSACTION_SECONDS_MAX = 30.0  # a process stopped inside a transaction longer is killed
 DRAIN_SECONDS_MAX = 30.0
@@ -49,4 +51,5 @@ assert PARTITIONS_MAX <= 1 << 12, "the attempt slot keeps 12 bits for the partit
 assert ROW_RECORDS_MAX <= BATCH_RECORDS_MAX, "a batch must be able to take one whole row"
 assert VALUE_BYTES_MAX <= BATCH_BYTES_MAX, "a batch must be able to take one whole value"
 assert BODY_BYTES_MAX <= VALUE_BYTES_MAX, "an accepted request must fit into a record"
+assert CARRY_POLL_SECONDS <= POLL_SECONDS, "the lively courier looks more often"
 assert POLL_SECONDS < TRANSACTION_SECONDS_MAX < 3600, "the crew must see a stuck process"

@@ -6,14 +6,14 @@ passes ``penstock.conformance``; what it cannot do is declared in its :class:`Fe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from penstock.decision import Ref
-from penstock.event import Message, Record
+from penstock.event import Message, Origin, Record
 from penstock.flow import Row, Scan
 
 
@@ -25,6 +25,10 @@ class Features(Struct, frozen=True, kw_only=True):
     appends_in_commit: bool = False  # a topic's append can share the store's transaction
     retention: bool = True
     torn_tail: bool = True  # there is a file whose end can be cut
+    given_time: bool = True  # appended-at is the caller's ``now``, not the log's own clock
+    whole_appends: bool = True  # an append is there whole or not at all, whoever dies
+    shards: int = 1  # couriers that can share a service's rows
+    attempts: bool = False  # the store keeps what is about to be decided (else: slots in memory)
 
 
 class TopicSpec(Struct, frozen=True, kw_only=True):
@@ -69,7 +73,7 @@ class Lane(Protocol):
 
         Only partitions that are assigned, present in ``positions`` and not held are read;
         ``topics`` narrows the look to those that were woken. Called by one thread, again and
-        again; never blocks longer than one read. Raises ``Corrupt``.
+        again; never blocks longer than one read. Raises ``Corrupt``, ``Unreachable``.
         """
 
     def hold(self, lanes: frozenset[int]) -> None:
@@ -90,11 +94,15 @@ class Log(Protocol):
     def ensure(self, topics: Sequence[TopicSpec]) -> None:
         """Make the topics that are missing. May repeat. Raises ``Conflict`` on another count."""
 
-    def append(self, topic: str, messages: Sequence[Message], now: int) -> None:
+    def append(
+        self, topic: str, messages: Sequence[Message], now: int, origins: Sequence[Origin] = ()
+    ) -> None:
         """Append all or raise; durable on return. A repeat appends again: marks absorb it.
 
-        Appended-at is ``now``, or the partition's latest where the clock went back. Raises
-        ``StorageFull``.
+        Appended-at is ``now``, or the partition's latest where the clock went back; with
+        ``given_time`` off, the log's own time. ``origins`` says of each message which transaction
+        made it, where one did. After a failure each partition holds the messages up to some one
+        of them, in their order. Raises ``StorageFull``, ``Unreachable``.
         """
 
     def read(self, topic: str, partition: int, start: int, limit: int) -> list[Record]:
@@ -117,16 +125,35 @@ class Log(Protocol):
         dropped. The newest row of a partition always stays."""
 
 
+class Span(Struct, frozen=True, array_like=True, gc=False):
+    """Records of one partition, from ``first`` to ``last``."""
+
+    topic: str
+    first: int
+    last: int
+
+
 class Claim(Struct, frozen=True, kw_only=True):
-    """Ownership of one lane of one service, minted by the store."""
+    """Ownership of one lane of one service, minted by the store.
+
+    ``attempted`` is what another owner was about to decide and never finished.
+    """
 
     lane: int
     epoch: int
     positions: dict[str, int]  # topic -> next offset to handle
+    attempted: tuple[Span, ...] = ()
 
 
+SHARDS = 64  # a row's shard is its key's slot modulo this; a store's ``shards`` divides it
 COURIER_LANE = -1
 INTAKE_LANE = -2
+_SHARD_LANES = -10
+
+
+def courier_lane(shard: int) -> int:
+    """The lane under whose epoch a courier carries a shard's rows."""
+    return COURIER_LANE if shard == 0 else _SHARD_LANES - shard
 
 
 class Advance(Struct, frozen=True, gc=False):
@@ -180,10 +207,17 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 class Tx(Protocol):
-    """One transaction of one service. ``advance`` comes first and gives the rest its number."""
+    """One transaction of one service. ``advance`` comes first.
 
-    def advance(self, moves: Sequence[Advance], now: int) -> int:
-        """Check the epochs, write the positions, return the transaction number.
+    What it writes may be sent only when its context is left: refusals come then at the latest.
+    ``number`` is the transaction's number, 0 until it is known (after the commit at the latest);
+    of two transactions that touch one document, the later one's is higher.
+    """
+
+    number: int
+
+    def advance(self, moves: Sequence[Advance], now: int) -> None:
+        """Check the epochs and write the positions.
 
         Raises ``StaleOwner``; the transaction is then rolled back by its context.
         """
@@ -222,11 +256,13 @@ class Due(Struct, frozen=True, kw_only=True):
     attempts: int
     retry_at: int
     made_at: int
+    shard: int = 0
+    origin: Origin = Origin()
 
 
 class Settled(Struct, frozen=True, gc=False):
     """What became of a row: closed with ``outcome`` and its answer, or, with ``retry_at`` set,
-    tried and to be tried again."""
+    tried and to be tried again. ``shard`` is the row's."""
 
     id: int
     outcome: str
@@ -234,6 +270,7 @@ class Settled(Struct, frozen=True, gc=False):
     retry_at: int = 0
     attempts: int = 0
     error: str = ""
+    shard: int = 0
 
 
 class Store(Protocol):
@@ -242,23 +279,32 @@ class Store(Protocol):
     features: Features
 
     def claim(self, lanes: Sequence[int], now: int) -> list[Claim]:
-        """Mint a new epoch for each lane (older owners' commits fail from now on)."""
+        """Mint a new epoch for each lane (older owners' commits fail from now on). Waits for a
+        commit of an older owner that is under way, so the positions are what came of it."""
 
-    def begin(self) -> AbstractContextManager[Tx]:
+    def begin(self, spans: Mapping[int, Sequence[Span]] = {}) -> AbstractContextManager[Tx]:
         """A write transaction: commits on leaving, rolls back when an exception passes.
 
-        Blocks while another writer holds the file. Raises ``StorageFull``, ``StaleOwner``.
+        ``spans`` says per lane what is about to be decided; a store with ``attempts`` keeps it,
+        so that the next owner learns of it should this one die. Blocks while another writer
+        holds the file. Raises ``StorageFull``, ``StaleOwner``, ``Contended``, ``Unreachable``
+        (where the outcome of a commit is unknown: claim again, and see).
         """
 
     def due(
-        self, destination: str, now: int, after: int, limit: int, *, is_topic: bool = False
-    ) -> list[Due]:
-        """Unsettled rows of a gateway (or a topic: the two may share a name) in id order with
-        id above ``after``; for ``clock`` those due by ``now`` in due order. Read-only."""
+        self, destination: str, now: int, known: Collection[int], limit: int, *,
+        is_topic: bool = False, shards: Collection[int] | None = None,
+    ) -> list[Due]:  # fmt: skip
+        """Unsettled rows of a gateway (or a topic: the two may share a name) in id order, but
+        not those of the ids ``known``; for ``clock`` those due by ``now`` in due order. Rows of
+        ``shards``, None for all. Read-only. Ids are no cursor: a lower one may come later, of
+        another key."""
 
-    def settle(self, epoch: int, rows: Sequence[Settled], answers_to: str, now: int) -> None:
-        """Close rows and append their answers in one transaction, under the courier's epoch.
-        Raises ``StaleOwner``, ``StorageFull``."""
+    def settle(
+        self, epochs: Mapping[int, int], rows: Sequence[Settled], answers_to: str, now: int
+    ) -> None:
+        """Close rows and append their answers in one transaction, each under the courier's
+        epoch of its shard. Raises ``StaleOwner``, ``StorageFull``."""
 
     def scan(self, what: Scan) -> list[Row]:
         """Read for people and for recovery, bodies undecoded. Never blocks a writer."""
@@ -268,6 +314,17 @@ class Store(Protocol):
     ) -> int:
         """Record a checkpoint of all positions; drop marks and settled rows of transactions
         that lie wholly before ``floors``, but no mark in ``keep``. Bounded; returns rows."""
+
+
+class Roll(Protocol):
+    """Who carries a service's rows: its couriers share the store's shards."""
+
+    def attend(self, now: int) -> frozenset[int]:
+        """Say that this courier lives, and learn its shards. Called about once a second; one that
+        is silent for some seconds counts as dead. Raises ``Unreachable``."""
+
+    def leave(self) -> None:
+        """Leave the roll; others get the shards at their next ``attend``. May repeat."""
 
 
 class Request(Struct, frozen=True, kw_only=True, gc=False):

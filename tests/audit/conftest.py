@@ -35,7 +35,7 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> Path:
         live(rig)
         wish = LoanWish(loan="twice", member="mia", title="emma")
         rig.request("lend", wish, idempotency_key="twice", digest="twice")
-        rows = rig.stores["counter"].due("requests", rig.clock.now(), 0, 10, is_topic=True)
+        rows = rig.stores["counter"].due("requests", rig.clock.now(), (), 10, is_topic=True)
         rig.log.append("requests", [row.message for row in rows], rig.clock.now())
         rig.run()
         leave(rig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -46,9 +46,11 @@ class TurnStore(SqliteStore):
         with self._lock:
             return super().due(*what, **more)
 
-    def settle(self, epoch: int, rows: Sequence[Settled], answers_to: str, now: int) -> None:
+    def settle(
+        self, epochs: Mapping[int, int], rows: Sequence[Settled], answers_to: str, now: int
+    ) -> None:
         with self._lock:
-            super().settle(epoch, rows, answers_to, now)
+            super().settle(epochs, rows, answers_to, now)
 
 
 class InMemory:

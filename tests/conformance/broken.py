@@ -14,7 +14,7 @@ from penstock.conformance.history_load import DIRECT, LOAD_TOPICS, Backend
 from penstock.conformance.stores import SERVICE
 from penstock.embedded.file import File
 from penstock.errors import StorageFull
-from penstock.event import Message, Record
+from penstock.event import Message, Origin, Record
 from penstock.log.embedded import EmbeddedLog
 from penstock.log.memory import MemoryLog
 from penstock.ports import Advance, Lane, Loaded, Outgoing, Positions, Taken, Tx
@@ -38,7 +38,9 @@ class BrokenLog(MemoryLog):
         """The append as it should be."""
         super().append(topic, messages, 0)
 
-    def append(self, topic: str, messages: Sequence[Message], now: int) -> None:
+    def append(
+        self, topic: str, messages: Sequence[Message], now: int, origins: Sequence[Origin] = ()
+    ) -> None:
         late, self.late = self.late, []
         if self._broken and not next(self._turns) % EVERY:
             self._broken(self, topic, messages)
@@ -159,7 +161,11 @@ class BrokenTx(Tx):
     def __init__(self, tx: Tx, store: BrokenStore) -> None:
         self._tx, self._store, self._how = tx, store, store.how
 
-    def advance(self, moves: Sequence[Advance], now: int) -> int:
+    @property
+    def number(self) -> int:  # type: ignore[override]
+        return self._tx.number
+
+    def advance(self, moves: Sequence[Advance], now: int) -> None:
         if self._how == "any epoch":
             find = "SELECT epoch FROM owners WHERE scope = ? AND lane = ?"
             moves = [
@@ -170,7 +176,7 @@ class BrokenTx(Tx):
             moves = [
                 replace(m, positions={t: at + 1 for t, at in m.positions.items()}) for m in moves
             ]
-        return self._tx.advance(moves, now)
+        self._tx.advance(moves, now)
 
     def load(self, refs: Any, ids: Sequence[bytes] = ()) -> Loaded:
         loaded = self._tx.load(refs, ids)

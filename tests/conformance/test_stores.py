@@ -45,7 +45,7 @@ class MemoryStoreFixture:
         raise AssertionError("a store in memory ends with its process")
 
     def promised(self, topic: str) -> list[Message]:
-        return [row.message for row in self.open().due(topic, NOW, 0, 1000, is_topic=True)]
+        return [row.message for row in self.open().due(topic, NOW, (), 1000, is_topic=True)]
 
     def close(self) -> None:
         self._file.close()
@@ -75,7 +75,7 @@ class FileStoreFixture:
         self.close()
 
     def promised(self, topic: str) -> list[Message]:
-        return [row.message for row in self.open().due(topic, NOW, 0, 1000, is_topic=True)]
+        return [row.message for row in self.open().due(topic, NOW, (), 1000, is_topic=True)]
 
     def close(self) -> None:
         for file in self._files:

@@ -47,8 +47,8 @@ def test_the_intent_is_durable_before_the_call_and_the_answer_comes_after(tmp_pa
 
     rig = tally_rig(tmp_path, gateways={"bank": ({}, Watching())})
     asking(rig, "k")
-    key = rig.stores["tally"].due("bank", 0, 0, 1)[0].idempotency_key
-    assert key == rig.stores["tally"].due("bank", 0, 0, 1)[0].message.id.hex()
+    key = rig.stores["tally"].due("bank", 0, (), 1)[0].idempotency_key
+    assert key == rig.stores["tally"].due("bank", 0, (), 1)[0].message.id.hex()
     rig.run()
     assert seen == [([(None, key)], 0)]
     (answer,) = rig.facts("tally.answers")["k"]
@@ -266,7 +266,7 @@ def test_topics_go_out_in_order_per_key_and_a_repeat_keeps_its_ids() -> None:
         rig.append("steps", (f"k{n % 4}", Step(n=n, tell=True)))
     for _ in range(8):
         rig.workers["tally"].step(rig.clock.now())
-    rows = rig.stores["tally"].due("sums", 0, 0, 9, is_topic=True)
+    rows = rig.stores["tally"].due("sums", 0, (), 9, is_topic=True)
     rig.log.append("sums", [row.message for row in rows], 1)
     courier = rig.couriers["tally"]
     assert courier.step(rig.clock.now()).wrote == {"sums"}
@@ -288,13 +288,13 @@ def test_a_full_disk_stops_the_courier_for_a_while_and_costs_no_effect(tmp_path:
     fat = "x" * 100_000
     with pytest.raises(StorageFull), file.write():
         file.run("INSERT INTO meta VALUES('ballast', ?)", (fat,))
-    gateway.effects[rig.stores["tally"].due("bank", 0, 0, 1)[0].idempotency_key] = (
+    gateway.effects[rig.stores["tally"].due("bank", 0, (), 1)[0].idempotency_key] = (
         b'"' + fat.encode() + b'"'
     )
     courier, pool = rig.couriers["tally"], rig.pools["tally"]
     courier.step(rig.clock.now())
     pool.work()
-    assert courier.step(rig.clock.now()).full
+    assert courier.step(rig.clock.now()).blocked
     assert tally(rig, "k").answers == ()
     file.run("PRAGMA max_page_count=1000000")
     rig.run()
@@ -311,7 +311,7 @@ def test_a_full_disk_stops_the_worker_for_a_while(tmp_path: Path) -> None:
     orders.by_number[3] = raising(ValueError("x" * 900))
     rig.append("steps", *((f"k{n}", Step(n=n, tell=True)) for n in range(500)))
     worker = rig.workers["tally"]
-    assert any(worker.step(rig.clock.now()).full for _ in range(4))
+    assert any(worker.step(rig.clock.now()).blocked for _ in range(4))
     file.run("PRAGMA max_page_count=1000000")
     rig.run()
     assert all(steps(rig, f"k{n}") == (n,) for n in range(4, 500))

@@ -139,7 +139,7 @@ def test_a_charge_that_found_the_disk_full_is_made_when_there_is_room(tmp_path: 
     worker = with_slots(rig, slots)
     file = worker._store.file  # type: ignore[attr-defined]
     file.run(f"PRAGMA max_page_count={file.run('PRAGMA page_count')[0][0]}")
-    assert worker.step(rig.clock.now()).full
+    assert worker.step(rig.clock.now()).blocked
     file.run("PRAGMA max_page_count=1000000")
     worker.step(rig.clock.now())
     assert deaths(rig) == [("k", 1)]

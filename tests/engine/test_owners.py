@@ -30,7 +30,7 @@ class Interleaved:
     def __init__(self, store: SqliteStore, between: Callable[[], Any]) -> None:
         self._store, self._between = store, [between]
 
-    def begin(self) -> AbstractContextManager[Any]:
+    def begin(self, spans: Any = None) -> AbstractContextManager[Any]:
         """What happens in between, then the transaction."""
         if self._between:
             self._between.pop()()

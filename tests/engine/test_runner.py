@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 
 import pytest
 
-from penstock.engine.runner import Runner, Threads
+from penstock.engine.runner import Runner, Threads, write_whole
 from penstock.engine.wakes import Wakes
 from tests.engine.tally import Step, steps, tally, tally_rig
 from tests.flows.rig import HandPool, Rig, Scripted
@@ -42,7 +43,8 @@ def test_turns_carry_a_record_to_its_answer_and_tell_the_readers(
     pool = Threads({"bank": 4})
     wakes = Wakes(folder, "tally", READERS)
     courier = rig.new_courier("tally", pool)  # type: ignore[arg-type]
-    runner = Runner(rig.workers["tally"], courier, wakes, rig.clock, status=status)
+    report = partial(write_whole, status)
+    runner = Runner(rig.workers["tally"], courier, wakes, rig.clock, report=report)
     thread = Thread(target=runner.run)
     thread.start()
     eventually(lambda: runner.worker.counts.handled == 48, what="24 steps and 24 answers")

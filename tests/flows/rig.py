@@ -18,12 +18,12 @@ import msgspec
 from penstock import assemble
 from penstock.catalog.model import JOURNAL, Catalog, GatewayEntry
 from penstock.contracts.wire import Book
-from penstock.decision import IGNORE, Ref, Request, Service
+from penstock.decision import Ref, Request, Service
 from penstock.embedded.file import File
 from penstock.engine.courier import Courier
 from penstock.engine.intake import Gate, Wanted
 from penstock.engine.slots import NoSlots, Slots
-from penstock.engine.unit import Unit, unit_of
+from penstock.engine.unit import Unit, door_service, unit_of
 from penstock.engine.worker import Worker
 from penstock.event import Message, Record, root_id
 from penstock.flow import Call, Flow, Intake, Reply, Row, Scan
@@ -160,12 +160,7 @@ class Rig:
         """The flow's, and the door as a service that decides nothing: it may need a courier."""
         found = list(self.flow.services)
         if self.flow.door:
-            found.append(
-                Service(
-                    name=self.flow.door, kind="", states=self.flow.door_states, reads={},
-                    decide=lambda states, event, context: IGNORE,
-                )
-            )
+            found.append(door_service(self.flow.door, self.flow.door_states))
         return found
 
     def new_log(self) -> Log:

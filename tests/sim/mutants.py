@@ -58,7 +58,7 @@ def marks_ignored(patch: Patch) -> None:
 
     def mark(self: sqlite.SqliteTx, ids: Sequence[bytes], lanes: Sequence[int] = ()) -> None:
         epochs = [self._epochs[lane] for lane in lanes]
-        rows = [(self._scope, id_, self._txn, n, epochs[n]) for n, id_ in enumerate(ids)]
+        rows = [(self._scope, id_, self.number, n, epochs[n]) for n, id_ in enumerate(ids)]
         self._file.run_many(again, rows)
 
     patch.setattr(sqlite.SqliteTx, "mark", mark)
@@ -204,10 +204,10 @@ def partition_by_another_hash(patch: Patch) -> None:
 @mutant("I24", "rows are closed before they are carried")
 def closed_before_carried(patch: Patch) -> None:
     def early(self: courier.Courier, topic: str, now: int) -> list[Settled]:
-        rows = self._store.due(topic, now, 0, 1000, is_topic=True)
+        rows = self._store.due(topic, now, (), 1000, is_topic=True)
         if rows:
             done = [Settled(row.id, "sent", attempts=1) for row in rows]
-            self._store.settle(self._epoch or 0, done, self.unit.answers, now)
+            self._store.settle(self._epochs or {0: 0}, done, self.unit.answers, now)
             cut("courier.send")
             self._log.append(topic, [row.message for row in rows], now)
         return []
@@ -218,7 +218,7 @@ def closed_before_carried(patch: Patch) -> None:
 @mutant("I16", "rows are carried in another order than they were written")
 def carried_in_another_order(patch: Patch) -> None:
     def reversed_(self: courier.Courier, topic: str, now: int) -> list[Settled]:
-        rows = self._store.due(topic, now, 0, 1000, is_topic=True)
+        rows = self._store.due(topic, now, (), 1000, is_topic=True)
         if rows:
             self._log.append(topic, [row.message for row in reversed(rows)], now)
         return [Settled(row.id, "sent", attempts=1) for row in rows]
@@ -229,7 +229,7 @@ def carried_in_another_order(patch: Patch) -> None:
 @mutant("I24", "the event's id is made when it is carried")
 def id_minted_by_the_courier(patch: Patch) -> None:
     def minted(self: courier.Courier, topic: str, now: int) -> list[Settled]:
-        rows = self._store.due(topic, now, 0, 1000, is_topic=True)
+        rows = self._store.due(topic, now, (), 1000, is_topic=True)
         found = [
             replace(row.message, id=child_id(row.message.id, "courier", str(now), n))
             for n, row in enumerate(rows)
@@ -261,7 +261,7 @@ def asked_without_intent(patch: Patch) -> None:
         call(self, name, desk, row)
         done = [Settled(row.id, "ok", attempts=1)]
         if row.attempts:
-            self._store.settle(self._epoch or 0, done, self.unit.answers, 0)
+            self._store.settle(self._epochs or {0: 0}, done, self.unit.answers, 0)
 
     patch.setattr(courier.Courier, "_call", closing)
 
@@ -274,11 +274,11 @@ def answer_applied_twice(patch: Patch) -> None:
         message = reply(self, row, type_, body, now)
         return replace(message, id=child_id(message.id, self.unit.name, str(now), 1))
 
-    def open_(self: sqlite.SqliteStore, epoch: int, rows: Any, answers_to: str, now: int) -> None:
+    def open_(self: sqlite.SqliteStore, epochs: Any, rows: Any, answers_to: str, now: int) -> None:
         with self.file.write():
             tx = sqlite.SqliteTx(self.file, self.scope, self.direct)
-            txn = tx.advance([Advance(COURIER_LANE, epoch, {})], now)
-            self.file.run_many(sqlite._CLOSE, [sqlite._closing(r, now, txn) for r in rows])
+            tx.advance([Advance(COURIER_LANE, epochs[0], {})], now)
+            self.file.run_many(sqlite._CLOSE, [sqlite._closing(r, now, tx.number) for r in rows])
             said = [r.answer for r in rows if r.answer is not None]
             said += [replace(m, id=child_id(m.id, "x", "x", 0)) for m in said[:1]]
             tx.send([Outgoing(answers_to, True, m) for m in said], now)
@@ -304,7 +304,7 @@ def wake_fired_twice(patch: Patch) -> None:
                 )
                 tx_rows = [Outgoing(self.unit.answers, True, message)]
                 with self._store.begin() as tx:
-                    tx.advance([Advance(COURIER_LANE, self._epoch or 0, {})], now)
+                    tx.advance([Advance(COURIER_LANE, self._epochs.get(0, 0), {})], now)
                     tx.send(tx_rows, now)
             found.append(settled)
         return found

@@ -45,7 +45,7 @@ def pinned(lock: str) -> dict[str, Version]:
 def wanted(name: str) -> set[str]:
     """The names in an ``.in`` file."""
     lines = (ROOT / name).read_text().splitlines()
-    return {canonicalize_name(re.split(r"[;\s<>=]", x)[0]) for x in lines if x[:1].isalpha()}
+    return {canonicalize_name(re.split(r"[;\s<>=\[]", x)[0]) for x in lines if x[:1].isalpha()}
 
 
 def test_lock_inputs_are_the_declared_requirements() -> None:

@@ -36,7 +36,7 @@ class FullStore:
         return getattr(self._store, name)
 
     @contextmanager
-    def begin(self) -> Iterator[Any]:
+    def begin(self, spans: Any = None) -> Iterator[Any]:
         """A transaction, while there is space."""
         if self.full:
             raise StorageFull("no space left")

@@ -185,6 +185,25 @@ class Client(Struct, frozen=True, kw_only=True):
     may: tuple[str, ...] = ()
 
 
+class KafkaSettings(Struct, frozen=True, kw_only=True):
+    """A Kafka cluster: ``servers`` to begin with, ``prefix`` of every topic's and group's name,
+    ``client`` what is passed through to the client library (TLS, SASL). ``registry`` is the URL
+    of a schema registry for topics in Avro's binary form."""
+
+    servers: str
+    prefix: str = ""
+    replication: int = 1
+    min_insync: int | None = None
+    client: dict[str, Any] = {}
+    registry: str = ""
+
+
+class PostgresSettings(Struct, frozen=True, kw_only=True):
+    """A PostgreSQL database, as a connection string."""
+
+    dsn: str
+
+
 class Catalog(Struct, frozen=True, kw_only=True):
     """The whole declared world. ``flow`` is the dotted path of the Flow value, ``settings`` the
     flow's own free settings, ``contracts`` the folder of schema snapshots, ``permissions`` what
@@ -202,6 +221,8 @@ class Catalog(Struct, frozen=True, kw_only=True):
     clients: dict[str, Client] = {}
     settings: dict[str, Any] = {}
     contracts: str = ""
+    kafka: KafkaSettings | None = None
+    postgres: PostgresSettings | None = None
 
     def lane_count(self, service: str) -> int:
         """Partitions of every topic the service reads (all are equal by ``check``)."""

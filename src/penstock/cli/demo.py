@@ -19,7 +19,7 @@ from penstock import assemble
 from penstock.cli.importing import supply
 from penstock.cli.output import say, show
 from penstock.cli.remote import client
-from penstock.cli.up import Up, show_where
+from penstock.cli.up import Up, cluster_options, show_where, use_cluster
 from penstock.errors import Problem
 
 QUIET_SECONDS = 3.0  # nothing has moved for this long: what is not final now, waits for a person
@@ -32,14 +32,19 @@ PATIENCE_SECONDS = 300.0
 @click.option("--exit", "exit_", is_flag=True, help="Drain and end when all have come to an end.")
 @click.option("-o", "--output", type=click.Choice(("table", "json")), default="table",
               show_default=True, help="json: the summary as one object.")  # fmt: skip
+@cluster_options
 @click.pass_obj
-def demo(obj: dict[str, Any], port: int, exit_: bool, output: str) -> None:
+def demo(
+    obj: dict[str, Any], port: int, exit_: bool, output: str, kafka: str | None,
+    postgres: str | None,
+) -> None:  # fmt: skip
     """Start everything, send a sample of real traffic through, show how each part of it ended.
 
     The sample is real and dirty; a few are arranged to end otherwise (a declined card, a
     shortage, a cancellation, a payment that needs a person), and the summary says which. It
     stays up afterwards, until Ctrl-C.
     """
+    use_cluster(kafka, postgres)
     house = assemble.open_house(Path(obj["home"]), obj["catalog"])
     running = Up(house, "127.0.0.1", port)
     running.stop_on_signals()

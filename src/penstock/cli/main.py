@@ -37,6 +37,7 @@ COMMANDS = {
     "powercut": ("penstock.cli.powercut:powercut", "Cut the power at every write, and restart."),
     "completion": ("penstock.cli.completion:completion", "Shell completion for bash, zsh, fish."),
     "worker": ("penstock.cli.serving:worker", "Run one service's worker (what `up` starts)."),
+    "courier": ("penstock.cli.serving:courier", "Carry rows on a cluster (what `up` starts)."),
     "web": ("penstock.cli.serving:web", "Run the API and the page (what `up` starts)."),
 }
 

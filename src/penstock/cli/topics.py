@@ -39,7 +39,7 @@ def extents(log: Log, topic: str) -> list[Extent]:
 def list_(obj: dict[str, Any], output: str) -> None:
     """Every topic: owner, producer, partitions and how much it holds."""
     house = assemble.open_house(obj["home"], obj["catalog"])
-    log = assemble.make_log(house)
+    log = assemble.open_log(house)
     rows = []
     for topic in house.catalog.topics.values():
         found = extents(log, topic.name)
@@ -69,7 +69,7 @@ def tail(
 ) -> None:  # fmt: skip
     """Show the records of TOPIC and wait for more. Touches no group: nobody's position moves."""
     house = assemble.open_house(obj["home"], obj["catalog"])
-    log = assemble.make_log(house)
+    log = assemble.open_log(house)
     known("topic", topic, list(house.catalog.topics))
     found = extents(log, topic)
     if not found:

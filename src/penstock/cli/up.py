@@ -8,12 +8,14 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from penstock import assemble
+from penstock.assemble.cluster import KAFKA_VARIABLE, POSTGRES_VARIABLE
 from penstock.catalog.model import Catalog
 from penstock.cli.output import say
 from penstock.engine.crew import Crew, Member, bury
@@ -23,6 +25,27 @@ from penstock.errors import Conflict
 WATCH_SECONDS = 0.2
 
 
+def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The broker and the database, for commands that start processes."""
+    kafka = click.option(
+        "--kafka", default=None, metavar="HOST:PORT", envvar=KAFKA_VARIABLE,
+        help="Kafka's bootstrap servers: topics lie there.",
+    )  # fmt: skip
+    postgres = click.option(
+        "--postgres", default=None, metavar="DSN", envvar=POSTGRES_VARIABLE,
+        help="PostgreSQL's connection string: states lie there.",
+    )  # fmt: skip
+    return kafka(postgres(command))
+
+
+def use_cluster(kafka: str | None, postgres: str | None) -> None:
+    """What was named counts for this process and for all it starts: by the environment, where
+    no list of processes shows a password."""
+    for variable, given in ((KAFKA_VARIABLE, kafka), (POSTGRES_VARIABLE, postgres)):
+        if given:
+            os.environ[variable] = given
+
+
 class Up:
     """A running house: sandboxes, workers, web, in that order; drained in the reverse one."""
 
@@ -30,7 +53,7 @@ class Up:
         self.house, self._host = house, host
         self._lock = assemble.HomeLock(house)
         bury(house.run / "crew.json", str(house.home))
-        assemble.prepare(house)
+        assemble.prepare(house, make=True)
         self._port = _free_port(host, port)
         self.url = f"http://{host}:{self._port}"
         self.crew = Crew(house.home / "logs", say)
@@ -43,9 +66,10 @@ class Up:
         ports = {name: _free_port("127.0.0.1", 0) for name in boxes}
         write_whole(house.run / "outside.json", assemble.outside_settings(house, ports))
         try:
-            self.crew.start(assemble.sandboxes(house, ports, self.url))
-            self.crew.start(assemble.workers(house))
-            self.crew.start([self._web()])
+            for stage in (
+                assemble.sandboxes(house, ports, self.url), assemble.workers(house), [self._web()],
+            ):  # fmt: skip
+                self.crew.start(stage, self._tell_crew)
         except BaseException:
             self.crew.drain()
             raise
@@ -60,6 +84,9 @@ class Up:
 
     def _tell(self) -> None:
         write_whole(self.house.run / "up.json", {"url": self.url, "pid": os.getpid()})
+        self._tell_crew()
+
+    def _tell_crew(self) -> None:
         write_whole(self.house.run / "crew.json", self.crew.state())
 
     def watch(self) -> None:
@@ -145,13 +172,18 @@ def patience(catalog: Catalog) -> list[str]:
               help="Port of API and page; 0 takes any free one.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True,
               help="Listen on loopback only, unless told otherwise.")  # fmt: skip
+@cluster_options
 @click.pass_obj
-def up(obj: dict[str, Any], port: int, host: str) -> None:
+def up(
+    obj: dict[str, Any], port: int, host: str, kafka: str | None, postgres: str | None
+) -> None:
     """Run everything on this machine: API, services, sandboxes, mail.
 
     Prints what runs where. Ctrl-C drains: intake stops first, everybody finishes the turn at
-    hand. State lies in --home; start again and it goes on where it was.
+    hand. State lies in --home; start again and it goes on where it was. With --kafka and
+    --postgres it lies there: missing topics and tables are made, nothing else is changed.
     """
+    use_cluster(kafka, postgres)
     house = assemble.open_house(Path(obj["home"]), obj["catalog"])
     running = Up(house, host, port)
     running.stop_on_signals()

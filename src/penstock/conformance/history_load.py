@@ -22,7 +22,6 @@ from penstock.conformance.stores import ANSWERS, FOLDED, SERVICE
 from penstock.errors import StaleOwner, StorageFull
 from penstock.event import Message, Record, child_id, root_id
 from penstock.ports import (
-    COURIER_LANE,
     Advance,
     Claim,
     Lane,
@@ -32,6 +31,7 @@ from penstock.ports import (
     Store,
     Taken,
     TopicSpec,
+    courier_lane,
 )
 
 CARRIED = "carried"  # written by couriers, out of the outbox
@@ -83,7 +83,7 @@ class Member:
         self._lane: Lane = self._log.join(SERVICE, READS)
         self._claims: dict[int, Claim] = {}
         self._positions: dict[tuple[str, int], int] = {}
-        self._courier = 0
+        self._courier: dict[int, int] = {}  # epoch by shard
         self._made = 0
         self._sent: list[Message] = []
 
@@ -179,22 +179,23 @@ class Member:
         topics = {FOLDED, ANSWERS, CARRIED}
         due = [
             row for topic in sorted(topics)
-            for row in self._store.due(topic, NOW, 0, _CARRY_MAX, is_topic=True)
+            for row in self._store.due(topic, NOW, (), _CARRY_MAX, is_topic=True)
         ]
         if not due:
             return False
         if not self._courier:
-            (claim,) = self._store.claim([COURIER_LANE], NOW)
-            self._courier = claim.epoch
+            lanes = {courier_lane(shard): shard for shard in range(self._store.features.shards)}
+            claims = self._store.claim(list(lanes), NOW)
+            self._courier = {lanes[claim.lane]: claim.epoch for claim in claims}
         done = []
         for row in due:
             with suppress(StorageFull):  # the row stays open, and is carried another time
                 self._log.append(row.destination, [row.message], NOW)
-                done.append(Settled(row.id, "sent"))
+                done.append(Settled(row.id, "sent", shard=row.shard))
         try:
             self._store.settle(self._courier, done, ANSWERS, NOW)
         except StaleOwner:
-            self._courier = 0  # another one carries: claim again before the next time
+            self._courier = {}  # another one carries: claim again before the next time
         return True
 
     def look(self) -> None:

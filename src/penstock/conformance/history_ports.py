@@ -6,13 +6,13 @@ workload, or a real worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from penstock.conformance.history import Move, Recorder, Seen, Sent, Spot
 from penstock.decision import Ref
-from penstock.errors import World
-from penstock.event import Message, Position, Record, partition_of
+from penstock.errors import Unreachable, World
+from penstock.event import Message, Origin, Position, Record, partition_of
 from penstock.flow import Row, Scan
 from penstock.limits import BATCH_BYTES_MAX
 from penstock.ports import (
@@ -28,6 +28,7 @@ from penstock.ports import (
     Positions,
     Saved,
     Settled,
+    Span,
     Store,
     Taken,
     TopicSpec,
@@ -120,10 +121,15 @@ class RecordedLog(Log):
         self._log.ensure(topics)
         self._recording.partitions |= {spec.name: spec.partitions for spec in topics}
 
-    def append(self, topic: str, messages: Sequence[Message], now: int) -> None:
+    def append(
+        self, topic: str, messages: Sequence[Message], now: int, origins: Sequence[Origin] = ()
+    ) -> None:
         op = self._recorder.invoke("append", appends=self._recording.sent(topic, messages))
         try:
-            self._log.append(topic, messages, now)
+            self._log.append(topic, messages, now, origins)
+        except Unreachable as error:
+            self._recorder.unknown(op, error)
+            raise
         except World as refused:
             self._recorder.fail(op, refused)
             raise
@@ -270,10 +276,14 @@ class RecordedTx(Tx):
     def __init__(self, tx: Tx, commit: _Commit) -> None:
         self._tx, self._commit = tx, commit
 
-    def advance(self, moves: Sequence[Advance], now: int) -> int:
+    @property
+    def number(self) -> int:  # type: ignore[override]
+        """The number of the transaction behind it."""
+        return self._tx.number
+
+    def advance(self, moves: Sequence[Advance], now: int) -> None:
         self._commit.advance(moves)
-        self._commit.txn = self._tx.advance(moves, now)
-        return self._commit.txn
+        self._tx.advance(moves, now)
 
     def load(self, refs: Sequence[Ref], ids: Sequence[bytes] = ()) -> Loaded:
         loaded = self._tx.load(refs, ids)
@@ -323,17 +333,18 @@ class RecordedStore(Store):
         self._recorder.ok(op, owners=tuple((c.lane, c.epoch) for c in claims), starts=starts)
         return claims
 
-    def begin(self) -> AbstractContextManager[Tx]:
-        return self._begin()
+    def begin(self, spans: Mapping[int, Sequence[Span]] = {}) -> AbstractContextManager[Tx]:
+        return self._begin(spans)
 
     @contextmanager
-    def _begin(self) -> Iterator[Tx]:
+    def _begin(self, spans: Mapping[int, Sequence[Span]]) -> Iterator[Tx]:
         began, op = self._recorder.clock(), 0
         commit = _Commit(self._scope, self._recording, self._direct)
         try:
-            with self._store.begin() as tx:
+            with self._store.begin(spans) as tx:
                 yield RecordedTx(tx, commit)
                 op = 0 if commit.empty else commit.invoke(began)
+            commit.txn = tx.number
         except BaseException as error:
             self._undone(commit, op, began, error)
             raise
@@ -342,24 +353,27 @@ class RecordedStore(Store):
 
     def _undone(self, commit: _Commit, op: int, began: int, error: BaseException) -> None:
         """It was rolled back; unknown is only what failed in the commit itself."""
-        if op and not isinstance(error, World):
+        if op and (isinstance(error, Unreachable) or not isinstance(error, World)):
             self._recorder.unknown(op, error)
         elif not commit.empty:
             self._recorder.fail(op or commit.invoke(began), error)
 
     def due(
-        self, destination: str, now: int, after: int, limit: int, *, is_topic: bool = False
-    ) -> list[Due]:
-        return self._store.due(destination, now, after, limit, is_topic=is_topic)
+        self, destination: str, now: int, known: Collection[int], limit: int, *,
+        is_topic: bool = False, shards: Collection[int] | None = None,
+    ) -> list[Due]:  # fmt: skip
+        return self._store.due(destination, now, known, limit, is_topic=is_topic, shards=shards)
 
-    def settle(self, epoch: int, rows: Sequence[Settled], answers_to: str, now: int) -> None:
+    def settle(
+        self, epochs: Mapping[int, int], rows: Sequence[Settled], answers_to: str, now: int
+    ) -> None:
         answers = [row.answer for row in rows if row.answer is not None]
         if not answers or answers_to not in self._direct:
-            self._store.settle(epoch, rows, answers_to, now)
+            self._store.settle(epochs, rows, answers_to, now)
             return
         op = self._recorder.invoke("append", appends=self._recording.sent(answers_to, answers))
         try:
-            self._store.settle(epoch, rows, answers_to, now)
+            self._store.settle(epochs, rows, answers_to, now)
         except World as refused:
             self._recorder.fail(op, refused)
             raise

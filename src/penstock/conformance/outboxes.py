@@ -21,7 +21,7 @@ from penstock.conformance.stores import (
 )
 from penstock.errors import StaleOwner
 from penstock.event import Message
-from penstock.ports import COURIER_LANE, Due, Outgoing, Settled, Store, Waiting
+from penstock.ports import Due, Outgoing, Settled, Store, Waiting, courier_lane
 
 outboxes = Suite[StoreFixture]()
 CLOCK = "clock"  # the built-in gateway whose rows are timers
@@ -32,19 +32,20 @@ class Courier:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        (self.claim,) = store.claim([COURIER_LANE], NOW)
+        lanes = {courier_lane(shard): shard for shard in range(store.features.shards)}
+        self.epochs = {lanes[c.lane]: c.epoch for c in store.claim(list(lanes), NOW)}
 
-    def due(self, gateway: str = "press", now: int = NOW, after: int = 0) -> list[Due]:
+    def due(self, gateway: str = "press", now: int = NOW, known: Sequence[int] = ()) -> list[Due]:
         """Up to a hundred rows of a gateway."""
-        return self.store.due(gateway, now, after, 100)
+        return self.store.due(gateway, now, known, 100)
 
     def settle(self, *rows: Settled) -> None:
         """Settle under the courier's own epoch."""
-        self.store.settle(self.claim.epoch, rows, ANSWERS, NOW + 50)
+        self.store.settle(self.epochs, rows, ANSWERS, NOW + 50)
 
     def close(self, *rows: Due) -> None:
         """Close rows as done, each with its answer."""
-        self.settle(*(Settled(r.id, "ok", answer(r), attempts=1) for r in rows))
+        self.settle(*(Settled(r.id, "ok", answer(r), attempts=1, shard=r.shard) for r in rows))
 
 
 def answer(row: Due) -> Message:
@@ -58,6 +59,11 @@ def send(store: Store, *rows: Outgoing, offset: int = 1) -> set[str]:
         return tx.send(rows, NOW)
 
 
+def tried(row: Due, retry_at: int, attempts: int, error: str) -> Settled:
+    """A row that was tried and stays open."""
+    return Settled(row.id, "", None, retry_at, attempts, error, row.shard)
+
+
 def names(rows: Sequence[Due]) -> list[str]:
     """Rows by the names of their asks."""
     return [row.name for row in rows]
@@ -69,7 +75,7 @@ def a_topic_and_a_gateway_may_share_a_name(fixture: StoreFixture) -> None:
     store = fixture.open()
     send(store, ask("k", "call", "press"), Outgoing("press", True, message("k", "printed")))
     (call,) = Courier(fixture.open()).due("press")
-    (event,) = store.due("press", NOW, 0, 100, is_topic=True)
+    (event,) = store.due("press", NOW, (), 100, is_topic=True)
     assert (call.name, call.is_topic) == ("call", False)
     assert (event.message, event.is_topic) == (message("k", "printed"), True)
 
@@ -94,20 +100,23 @@ def a_due_row_tells_all(fixture: StoreFixture) -> None:
     sent = ask("k0", "fold")
     hints = send(fixture.open(), sent, Outgoing(FOLDED, True, message("k0")))
     assert hints == {"press", FOLDED}
-    (row,) = fixture.open().due("press", NOW, 0, 10)
+    (row,) = fixture.open().due("press", NOW, (), 10)
     assert row == Due(
         id=row.id, destination="press", is_topic=False, message=sent.message, name="fold",
         idempotency_key="press:k0:fold", due=0, attempts=0, retry_at=0, made_at=NOW,
+        shard=row.shard, origin=row.origin,
     )
+    assert row.origin.txn > 0
+    assert row.origin.epoch > 0
 
 
 @outboxes.scenario()
 def due_rows_are_paged(fixture: StoreFixture) -> None:
-    """``after`` and ``limit`` walk through all rows without a gap or a repeat."""
+    """``known`` and ``limit`` walk through all rows without a gap or a repeat."""
     store = fixture.open()
     send(store, *(ask(f"k{n}", str(n)) for n in range(25)))
     found: list[Due] = []
-    while page := store.due("press", NOW, found[-1].id if found else 0, 4):
+    while page := store.due("press", NOW, [row.id for row in found], 4):
         assert len(page) <= 4
         found += page
     assert names(found) == [str(n) for n in range(25)]
@@ -122,7 +131,7 @@ def timers_are_due_in_their_order(fixture: StoreFixture) -> None:
     assert courier.due(CLOCK, NOW + 99) == []
     assert names(courier.due(CLOCK, NOW + 100)) == ["1/100", "3/100"]
     assert names(courier.due(CLOCK, NOW + 500)) == ["1/100", "3/100", "2/300", "0/500"]
-    assert names(store.due(CLOCK, NOW + 900, 0, 3)) == ["1/100", "3/100", "2/300"]
+    assert names(store.due(CLOCK, NOW + 900, (), 3)) == ["1/100", "3/100", "2/300"]
     courier.close(*courier.due(CLOCK, NOW + 300))
     assert names(courier.due(CLOCK, NOW + 900)) == ["0/500", "4/900"]
 
@@ -150,8 +159,8 @@ def a_row_is_closed_once(fixture: StoreFixture) -> None:
     (row,) = courier.due()
     courier.close(row)
     courier.close(row)
-    courier.settle(Settled(row.id, "refused", answer(row)))
-    courier.settle(Settled(row.id, "", retry_at=NOW + 1000, attempts=2, error="late"))
+    courier.settle(Settled(row.id, "refused", answer(row), shard=row.shard))
+    courier.settle(tried(row, NOW + 1000, 2, "late"))
     assert courier.due(now=NOW + 5000) == []
     assert fixture.promised(ANSWERS) == [answer(row)]
     (found,) = scan(fixture.open(), "asks", key="k0")
@@ -163,7 +172,7 @@ def a_row_may_close_without_an_answer(fixture: StoreFixture) -> None:
     """A row carried to a topic has nobody to answer."""
     send(fixture.open(), ask("k0", "fold"))
     courier = Courier(fixture.open())
-    courier.settle(*(Settled(row.id, "ok", attempts=1) for row in courier.due()))
+    courier.settle(*(Settled(row.id, "ok", attempts=1, shard=row.shard) for row in courier.due()))
     assert courier.due() == []
     assert fixture.promised(ANSWERS) == []
 
@@ -188,8 +197,8 @@ def a_failed_try_is_remembered(fixture: StoreFixture) -> None:
     courier = Courier(fixture.open())
     first, second = courier.due()
     for tries in (1, 2, 3):
-        courier.settle(Settled(first.id, "", None, NOW + 100 * tries, tries, "no paper"))
-        found = Courier(fixture.open()).store.due("press", NOW, 0, 10)
+        courier.settle(tried(first, NOW + 100 * tries, tries, "no paper"))
+        found = Courier(fixture.open()).store.due("press", NOW, (), 10)
         assert names(found) == ["fold", "seal"]
         assert (found[0].attempts, found[0].retry_at) == (tries, NOW + 100 * tries)
         courier = Courier(fixture.open())
@@ -206,7 +215,7 @@ def a_restart_keeps_rows(fixture: StoreFixture) -> None:
     courier = Courier(fixture.open())
     first, second = courier.due()
     courier.close(first)
-    courier.settle(Settled(second.id, "", None, NOW + 9, 4, "jammed"))
+    courier.settle(tried(second, NOW + 9, 4, "jammed"))
     fixture.restart()
     courier = Courier(fixture.open())
     assert [(r.name, r.attempts, r.retry_at) for r in courier.due()] == [("fold", 4, NOW + 9)]

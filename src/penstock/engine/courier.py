@@ -17,11 +17,10 @@ from penstock.decision import Answer, Wake
 from penstock.engine.cuts import cut
 from penstock.engine.desk import Desk
 from penstock.engine.unit import Unit
-from penstock.errors import StaleOwner, StorageFull
+from penstock.errors import Contended, StaleOwner, StorageFull, Unreachable
 from penstock.event import Message, child_id
 from penstock.limits import COURIER_ROWS_MAX
 from penstock.ports import (
-    COURIER_LANE,
     Due,
     Gateway,
     Log,
@@ -33,6 +32,7 @@ from penstock.ports import (
     Store,
     Unavailable,
     Unknown,
+    courier_lane,
 )
 
 
@@ -44,17 +44,19 @@ class Pool(Protocol):
 
 
 class Carried(Struct, frozen=True, kw_only=True):
-    """What one courier turn did. ``next_due`` (ms) is when to look again at the latest."""
+    """What one courier turn did. ``next_due`` (ms) is when to look again at the latest;
+    ``blocked`` says that the disk, the broker or the database refused."""
 
     settled: int = 0
     called: int = 0
     wrote: frozenset[str] = frozenset()
     next_due: int | None = None
-    full: bool = False
+    blocked: bool = False
 
 
 class Courier:
-    """One service's courier: steps, never blocks on a gateway."""
+    """One service's courier: steps, never blocks on a gateway. ``shards`` are those it carries,
+    level-triggered: whoever runs it says so before each step."""
 
     def __init__(
         self,
@@ -72,7 +74,9 @@ class Courier:
         self._topics = tuple(topics)
         self._finished: SimpleQueue[tuple[str, Due, Outcome]] = SimpleQueue()
         self._woken = woken
-        self._epoch: int | None = None
+        self.shards: frozenset[int] = frozenset((0,))
+        self.trouble = ""  # why nothing is carried
+        self._epochs: dict[int, int] = {}  # by shard
         self._more: set[str] = set()  # destinations with more rows than one look took
 
     def step(self, now: int, asked: Set[str] | None = None) -> Carried:
@@ -81,18 +85,24 @@ class Courier:
         ``asked`` names the destinations that are known to have something new; None looks at all.
         """
         try:
-            return self._turn(now, asked)
-        except StaleOwner:
+            done = self._turn(now, asked)
+            self.trouble = ""
+            return done
+        except (StaleOwner, Contended):
             self._forget()
             return Carried(settled=1)
-        except StorageFull:
+        except (StorageFull, Unreachable) as error:
             # The deeds are done but not closed; they are repeated with the same keys later.
             self._forget()
-            return Carried(full=True)
+            self.trouble = str(error)
+            return Carried(blocked=True)
 
     def _turn(self, now: int, asked: Set[str] | None) -> Carried:
-        if self._epoch is None:
-            self._epoch, asked = self._store.claim([COURIER_LANE], now)[0].epoch, None
+        if self._epochs.keys() != self.shards:
+            self._take_over(now)
+            asked = None
+        if not self.shards:
+            return Carried()
         settled = self._collect(now)
         settled += self._clock(now)
         carried: set[str] = set()
@@ -111,8 +121,18 @@ class Courier:
             ]
         return self._settle(settled, called, carried, now)
 
+    def _take_over(self, now: int) -> None:
+        """Claim what is new. The desks start again: rows of a shard that went are another's."""
+        for desk in self.desks.values():
+            desk.forget()
+        self._epochs = {s: e for s, e in self._epochs.items() if s in self.shards}
+        lanes = {courier_lane(s): s for s in sorted(self.shards - self._epochs.keys())}
+        if lanes:
+            claims = self._store.claim(list(lanes), now)
+            self._epochs |= {lanes[claim.lane]: claim.epoch for claim in claims}
+
     def _forget(self) -> None:
-        self._epoch = None  # claimed again, and then everything is looked at
+        self._epochs = {}  # claimed again, and then everything is looked at
         for desk in self.desks.values():
             desk.forget()
 
@@ -120,9 +140,8 @@ class Courier:
         self, settled: list[Settled], called: int, carried: set[str], now: int
     ) -> Carried:
         if settled:
-            assert self._epoch is not None
             cut("courier.called")
-            self._store.settle(self._epoch, settled, self.unit.answers, now)
+            self._store.settle(self._epochs, settled, self.unit.answers, now)
             cut("courier.settled")
             closed = {s.id for s in settled if not s.retry_at}
             for desk in self.desks.values():
@@ -140,22 +159,28 @@ class Courier:
     def _carry_topic(self, topic: str, now: int) -> list[Settled]:
         """Append a destination's rows in id order. A crash before closing appends them again;
         the marks of the readers absorb it."""
-        rows = self._store.due(topic, now, 0, COURIER_ROWS_MAX, is_topic=True)
+        rows = self._store.due(
+            topic, now, (), COURIER_ROWS_MAX, is_topic=True, shards=self.shards
+        )
         (self._more.add if len(rows) == COURIER_ROWS_MAX else self._more.discard)(topic)
         if not rows:
             return []
         cut("courier.send")
-        self._log.append(topic, [row.message for row in rows], now)
+        origins = [row.origin for row in rows]
+        self._log.append(topic, [row.message for row in rows], now, origins)
         cut("courier.sent")
-        return [Settled(row.id, "sent", attempts=1) for row in rows]
+        return [Settled(row.id, "sent", attempts=1, shard=row.shard) for row in rows]
 
     # The clock ---------------------------------------------------------------------------------
 
     def _clock(self, now: int) -> list[Settled]:
         if CLOCK not in self.unit.entry.asks:
             return []
-        rows = self._store.due(CLOCK, now, 0, COURIER_ROWS_MAX)
-        return [Settled(row.id, "ok", self._wake(row, now), attempts=1) for row in rows]
+        rows = self._store.due(CLOCK, now, (), COURIER_ROWS_MAX, shards=self.shards)
+        return [
+            Settled(row.id, "ok", self._wake(row, now), attempts=1, shard=row.shard)
+            for row in rows
+        ]
 
     def _wake(self, row: Due, now: int) -> Message:
         wake = Wake(
@@ -178,7 +203,7 @@ class Courier:
         for name, desk in self.desks.items():
             if desk.wants_rows() and (asked is None or name in asked or name in self._more):
                 room = desk.room()
-                rows = self._store.due(name, now, desk.cursor, room)
+                rows = self._store.due(name, now, desk.known, room, shards=self.shards)
                 (self._more.add if len(rows) == room else self._more.discard)(name)
                 desk.add(rows)
             for row in desk.ready(now):
@@ -233,7 +258,7 @@ class Courier:
         else:
             retry_at = now + int(_delay(desk.entry, outcome, attempts) * 1000)
             desk.later(row, attempts, retry_at)
-            yield Settled(row.id, "", None, retry_at, attempts, outcome.reason)
+            yield Settled(row.id, "", None, retry_at, attempts, outcome.reason, row.shard)
 
     def _closed(
         self, row: Due, outcome: str, body: bytes, reason: str, attempts: int, now: int
@@ -244,7 +269,7 @@ class Courier:
             calls=attempts,
         )
         message = self._reply(row, "answer", answer, now)
-        return Settled(row.id, outcome, message, 0, attempts, reason)
+        return Settled(row.id, outcome, message, 0, attempts, reason, row.shard)
 
 
 def _delay(entry: GatewayEntry, outcome: Unavailable | Unknown, attempts: int) -> float:

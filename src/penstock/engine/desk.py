@@ -34,7 +34,7 @@ class Desk:
 
     def forget(self) -> None:
         """Start again from the outbox (another courier may have been at work)."""
-        self.cursor = 0
+        self.known: set[int] = set()  # the ids in the window: they are not fetched again
         self._queues: dict[str, deque[Due]] = {}
         self._ready: deque[str] = deque()  # keys whose head may be looked at
         self._later: dict[str, int] = {}  # key -> when its head may be tried again
@@ -63,9 +63,9 @@ class Desk:
         return min(COURIER_ROWS_MAX, WINDOW_ROWS_MAX - self._size)
 
     def add(self, rows: Sequence[Due]) -> None:
-        """Take rows fetched from the outbox after ``cursor``."""
+        """Take rows fetched from the outbox, none of them ``known``."""
         for row in rows:
-            self.cursor = row.id
+            self.known.add(row.id)
             self._size += 1
             key = row.message.key
             queue = self._queues.get(key)
@@ -152,6 +152,7 @@ class Desk:
         """Rows whose closing is durable: the next of their key may go."""
         for id_ in ids & self._unsettled.keys():
             key = self._unsettled.pop(id_)
+            self.known.discard(id_)
             self._size -= 1
             queue = self._queues[key]
             queue.popleft()

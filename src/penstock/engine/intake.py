@@ -19,7 +19,7 @@ from penstock.contracts.wire import Book
 from penstock.decision import Ref, State
 from penstock.engine.cuts import cut
 from penstock.engine.unit import ENCODE
-from penstock.errors import StaleOwner, StorageFull
+from penstock.errors import Contended, StaleOwner, StorageFull, Unreachable
 from penstock.event import Message, root_id
 from penstock.flow import Accepted, Call, Fault, Intake, Reply
 from penstock.limits import INTAKE_GROUP_MAX, INTAKE_QUEUE_MAX
@@ -31,6 +31,15 @@ FULL = Reply(
         code="storage_full", title="The disk is full",
         detail="Nothing was accepted; reading still works.",
         fix="Free space where the home folder lies, then repeat with the same Idempotency-Key.",
+    ),
+    headers={"retry-after": "2"},
+)
+AWAY = Reply(
+    status=503,
+    body=Fault(
+        code="store_unreachable", title="The database does not answer",
+        detail="It is not known whether the request was accepted.",
+        fix="Repeat with the same Idempotency-Key: it is accepted once, whatever happened.",
     ),
     headers={"retry-after": "2"},
 )
@@ -146,6 +155,9 @@ class Gate:
         except StorageFull:
             self.full = True
             decided = [FULL] * len(group)
+        except Unreachable:
+            self._epoch = None  # claiming it again waits for a commit that may be under way
+            decided = [AWAY] * len(group)
         self.groups += 1
         self.requests += len(group)
         return [(w.deliver, reply) for w, reply in zip(group, decided, strict=True)]
@@ -167,6 +179,8 @@ class Gate:
                 cut("intake.position")
         except StaleOwner:
             self._epoch = None
+            return self._commit(group)
+        except Contended:
             return self._commit(group)
         self.full = False
         if wrote:

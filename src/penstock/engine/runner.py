@@ -16,11 +16,12 @@ from penstock.engine.cuts import cut
 from penstock.engine.keeper import Keeper
 from penstock.engine.wakes import Wakes
 from penstock.engine.worker import Progress, Worker
+from penstock.errors import Unreachable
 from penstock.limits import POLL_SECONDS
 from penstock.ports import Clock
 
 STATUS_SECONDS = 0.5
-FULL_PAUSE_SECONDS = 0.5
+BLOCKED_PAUSE_SECONDS = 0.5
 
 
 class Threads:
@@ -75,11 +76,12 @@ class Runner:
         wakes: Wakes,
         clock: Clock,
         keeper: Keeper | None = None,
-        status: Path | None = None,
+        report: Callable[[dict[str, Any]], None] | None = None,
         beat: memoryview | None = None,
     ) -> None:
         self.worker, self.courier, self.keeper = worker, courier, keeper
-        self._wakes, self._clock, self._status, self._beat = wakes, clock, status, beat
+        self._wakes, self._clock, self._tell, self._beat = wakes, clock, report, beat
+        self.turned_at = time.monotonic()
         self._hot: set[str] | None = None  # topics with something new; None: look at all
         self._look_at_all = 0.0
         self._status_at = 0.0
@@ -100,6 +102,7 @@ class Runner:
 
     def turn(self) -> None:
         """One turn of everybody, then sleep if nobody had anything to do."""
+        self.turned_at = time.monotonic()
         if self._beat is not None:
             self._beat[0] = time.monotonic_ns()
         if time.monotonic() >= self._look_at_all:
@@ -130,8 +133,8 @@ class Runner:
     def _hot_or_sleep(self, moved: Progress, carried: Carried) -> None:
         busy = moved.records or carried.settled or carried.called
         heard = self._wakes.wait(0.0 if busy or self._hot else self._sleep(moved, carried))
-        if moved.full or carried.full:
-            time.sleep(FULL_PAUSE_SECONDS)
+        if moved.blocked or carried.blocked:
+            time.sleep(BLOCKED_PAUSE_SECONDS)
         if heard and self._hot is not None:
             self._hot |= heard
 
@@ -145,16 +148,15 @@ class Runner:
             self.keeper.step(now)
 
     def _report(self, force: bool = False) -> None:
-        if self._status is None or (not force and time.monotonic() < self._status_at):
+        if self._tell is None or (not force and time.monotonic() < self._status_at):
             return
         self._status_at = time.monotonic() + STATUS_SECONDS
-        with contextlib.suppress(OSError):  # on a full disk we lose sight of it, not the work
-            write_whole(self._status, self.status())
+        with contextlib.suppress(OSError, Unreachable):  # we lose sight of it, not the work
+            self._tell(self.status())
 
     def status(self) -> dict[str, Any]:
         """What this process would say of itself."""
         worker, counts = self.worker, self.worker.counts
-        desks = self.courier.desks if self.courier else {}
         return {
             "service": worker.unit.name, "pid": os.getpid(), "at": self._clock.now(),
             "version": worker.unit.service.version, "lanes": sorted(worker.lanes),
@@ -163,8 +165,13 @@ class Runner:
             "waiting": len(worker.backlog), "parked": worker.backlog.parked,
             "stopped": worker.stopped, "trouble": worker.trouble,
             "alarms": self.keeper.alarms if self.keeper else {},
-            "gateways": {
-                name: {"state": d.state, "open_rows": d.open_rows, "last_error": d.last_error}
-                for name, d in desks.items()
-            },
+            "gateways": gateway_states(self.courier) if self.courier else {},
         }
+
+
+def gateway_states(courier: Courier) -> dict[str, Any]:
+    """How each gateway of a courier is."""
+    return {
+        name: {"state": d.state, "open_rows": d.open_rows, "last_error": d.last_error}
+        for name, d in courier.desks.items()
+    }

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.catalog.model import JOURNAL, Catalog, ServiceEntry, answers_of, dead_of
 from penstock.contracts.wire import Book
-from penstock.decision import Ref, Service
+from penstock.decision import Context, Decision, Ref, Service, States
 from penstock.errors import Malformed
 from penstock.event import Event, Message, Record, child_id
 from penstock.limits import VALUE_BYTES_MAX
@@ -19,6 +20,7 @@ from penstock.ports import Outgoing
 ENCODE: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 RETRY_REQUESTED = "deadletter.retry_requested"
 DISCARD_REQUESTED = "deadletter.discard_requested"
+OUT_OF_ORDER = "out_of_order"  # the note of a record that was set aside and comes back
 REQUESTS = frozenset((RETRY_REQUESTED, DISCARD_REQUESTED))
 
 
@@ -75,6 +77,20 @@ def open_record(unit: Unit, record: Record) -> Event | None:
         m.id, m.type, m.version, m.key, m.at, data, m.cause, m.trace, m.notes,
         record.topic, record.appended_at,
     )
+
+
+def door_service(door: str, states: dict[str, type]) -> Service:
+    """The door as a service that reads nothing: its rows may need a courier like any other's."""
+
+    def decide(states: States, event: Event, context: Context) -> Decision:
+        raise AssertionError("a door decides nothing")
+
+    return Service(name=door, kind="", states=states, reads={}, decide=decide)
+
+
+def out_of_order(event: Event) -> Event:
+    """What was set aside comes after its successors, and says so to its decide and its events."""
+    return replace(event, notes={**(event.notes or {}), OUT_OF_ORDER: "true"})
 
 
 def own_ref(unit: Unit, event: Event) -> Ref:

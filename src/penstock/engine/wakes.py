@@ -82,10 +82,10 @@ class Wakes:
                 self._listed.setdefault(service, []).append(str(self._folder / name))
         return self._listed
 
-    def poke(self) -> None:
-        """Wake this process itself; any thread may call it."""
+    def poke(self, topics: Iterable[str] = ()) -> None:
+        """Wake this process itself, for ``topics``; any thread may call it."""
         with contextlib.suppress(OSError):
-            self._socket.sendto(b"", str(self._path))
+            self._socket.sendto(",".join(topics).encode()[:_DATAGRAM_BYTES], str(self._path))
 
     def wait(self, seconds: float) -> set[str]:
         """Sleep until woken or ``seconds`` passed; the topics that were named."""

@@ -8,16 +8,25 @@ from contextlib import suppress
 from itertools import takewhile
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from penstock.catalog.model import JOURNAL
 from penstock.engine.backlog import Backlog
 from penstock.engine.batch import Batch, Counts, Entry
+from penstock.engine.careful import Careful, only, spans_of
 from penstock.engine.cuts import cut
 from penstock.engine.slots import Slots
-from penstock.engine.unit import Unit, open_record
-from penstock.errors import Corrupt, Malformed, OutsideLog, StaleOwner, StorageFull, UnknownSchema
-from penstock.event import Event, Position, Record
+from penstock.engine.unit import Unit, open_record, out_of_order
+from penstock.errors import (
+    Contended,
+    Corrupt,
+    Malformed,
+    OutsideLog,
+    StaleOwner,
+    StorageFull,
+    UnknownSchema,
+    Unreachable,
+)
+from penstock.event import Position, Record
 from penstock.flow import Scan
 from penstock.limits import (
     DEATHS_MAX,
@@ -29,10 +38,10 @@ from penstock.limits import (
     SCHEMA_WAIT_SECONDS,
     WAITING_PER_LANE_MAX,
 )
-from penstock.ports import Advance, Claim, Lane, Log, Store, Taken, Tx, Waiting
+from penstock.ports import Advance, Claim, Lane, Log, Span, Store, Taken, Tx, Waiting
 
 LOG = "log"  # the trouble of a log that cannot be read
-OUT_OF_ORDER = "out_of_order"  # the note of a record that was set aside and comes back
+AWAY = "unreachable"  # the trouble of a broker or a database that does not answer
 
 
 class Desired(Struct, frozen=True, kw_only=True):
@@ -44,12 +53,13 @@ class Desired(Struct, frozen=True, kw_only=True):
 
 class Progress(Struct, frozen=True, kw_only=True):
     """What one turn did. ``wrote`` names topics and gateways with something new; ``next_due``
-    is when a waiting record may be tried (ms); ``full`` says the disk refused."""
+    is when a waiting record may be tried (ms); ``blocked`` says that the disk, the broker or the
+    database refused."""
 
     records: int = 0
     wrote: frozenset[str] = frozenset()
     next_due: int | None = None
-    full: bool = False
+    blocked: bool = False
 
 
 class Worker:
@@ -66,6 +76,7 @@ class Worker:
         self._unknown_since: dict[tuple[str, int], int] = {}
         self._standing: set[int] = set()  # lanes with a position outside the log
         self._window: OrderedDict[str, bool] = OrderedDict()
+        self._careful = Careful()
         self.backlog = Backlog()
         self.counts = Counts()
         self.desired = Desired()
@@ -97,23 +108,37 @@ class Worker:
         except Corrupt as error:
             self.trouble[LOG] = f"{error}; nothing is read until it is restored"
             return Progress()
+        except Unreachable as error:
+            return self._cut_off(error)
         self.trouble.pop(LOG, None)
         try:
-            if self._rebalance(taken, now):
-                return Progress(records=1)
-            return self._turn(taken, now)
+            new = self._rebalance(taken, now)
+            done = Progress(records=1) if new else self._turn(taken, now)
+            self.trouble.pop(AWAY, None)
+            return done
         except StaleOwner:
             # Another worker claimed a lane of ours between take and commit. Nothing was written;
             # whatever is still assigned is claimed again at the next turn.
             self._forget(self._claims)
             return Progress(records=1)
+        except Contended:
+            return Progress(records=1)  # nothing was written: the same records are taken again
+        except Unreachable as error:
+            # Nobody knows how a commit that was under way ended. Claiming again waits for it, and
+            # then the positions tell.
+            self._forget(self._claims)
+            return self._cut_off(error)
         except StorageFull:
-            return Progress(full=True)
+            return Progress(blocked=True)
+
+    def _cut_off(self, error: Unreachable) -> Progress:
+        self.trouble[AWAY] = str(error)
+        return Progress(blocked=True)
 
     def _stand(self, now: int) -> Progress:
         """Stopped: handle nothing, but go on taking part in the group. One that clung to its
         lanes would run a courier beside that of their new owner, each fencing off the other."""
-        with suppress(Corrupt, StorageFull):  # what it handles is nothing either way
+        with suppress(Corrupt, StorageFull, Unreachable):  # what it handles is nothing either way
             self._rebalance(self._lane.take(1, {}), now)
         return Progress()
 
@@ -142,7 +167,7 @@ class Worker:
         if new:
             try:
                 self._claim(sorted(new), now)
-            except StorageFull:
+            except (StorageFull, Unreachable):
                 self._forget(new)  # claimed again, lest a death goes uncharged
                 raise
         for (topic, lane), extent in taken.outside.items():
@@ -156,6 +181,7 @@ class Worker:
     def _forget(self, lanes: Iterable[int]) -> None:
         for lane in list(lanes):
             self._claims.pop(lane, None)
+            self._careful.forget(lane)
             self.backlog.forget(lane)
             self._standing.discard(lane)
             for topic in self.unit.reads:
@@ -176,7 +202,10 @@ class Worker:
         rows = self._stored_rows()
         self.backlog.put(w for w in rows if (w.record.topic, w.record.partition) in places)
         for lane in lanes:
-            self._charge_death(lane, now)
+            spans = self._claims[lane].attempted
+            if only(spans) is None:
+                self._careful.begin(lane, spans, self._positions)
+            self._charge_death(lane, self._died_at(lane), now)
 
     def _stored_rows(self) -> list[Waiting]:
         rows: list[Waiting] = []
@@ -191,13 +220,22 @@ class Worker:
             last = rows[-1].record
             after = f"{last.topic}/{last.partition}/{last.offset}"
 
-    def _charge_death(self, lane: int, now: int) -> None:
-        """The last owner died while deciding: its record waits, charged, and is run alone."""
+    def _died_at(self, lane: int) -> tuple[str, int] | None:
+        """Topic and offset of the record that the last owner was deciding, where that is known."""
+        span = only(self._claims[lane].attempted)
+        if span is not None:
+            return span.topic, span.first
         found = self._slots.read(lane)
         if found is None:
+            return None
+        return next((t for t, i in self.unit.topic_index.items() if i == found[0]), ""), found[1]
+
+    def _charge_death(self, lane: int, died_at: tuple[str, int] | None, now: int) -> None:
+        """The last owner died while deciding: its record waits, charged, and is run alone."""
+        if died_at is None:
             return
-        index, offset = found
-        topic = next((t for t, i in self.unit.topic_index.items() if i == index), "")
+        topic, offset = died_at
+        topic = topic if (topic, lane) in self._positions else ""
         row = self.backlog.find(Position(topic, lane, offset)) if topic else None
         if row is None and topic and offset >= self._positions[topic, lane]:
             row = self._unhandled(topic, lane, offset, now)
@@ -240,6 +278,9 @@ class Worker:
         standing = self._standing  # what was taken together with the bad position stays as well
         records = [r for r in taken.records if r.partition not in standing] if standing else None
         fresh = [] if crowded else self._open(taken.records if records is None else records, now)
+        if self._careful:
+            waiting, fresh = self._careful.one(waiting, fresh)
+            released &= {w.held for w in waiting}
         moved = self._ends(fresh)
         if not waiting and not moved:
             return Progress(next_due=self._next_due())
@@ -295,7 +336,7 @@ class Worker:
         try:
             event = open_record(self.unit, record)
             if event is not None and row is not None and row.state == "aside":
-                event = _out_of_order(event)
+                event = out_of_order(event)
             return Entry(record, event, row)
         except Malformed as error:
             return Entry(record, None, row, ("malformed", str(error)))
@@ -348,7 +389,7 @@ class Worker:
         positions = self._positions
         self._positions = positions | moved
         try:
-            with self._store.begin() as tx:
+            with self._store.begin(self._spans(entries)) as tx:
                 tx.advance([self._move(lane) for lane in sorted(lanes)], now)
                 cut("worker.begin")
                 self._decide(tx, batch, entries)
@@ -362,6 +403,11 @@ class Worker:
         except BaseException:
             self._positions = positions
             raise
+
+    def _spans(self, entries: list[Entry]) -> dict[int, list[Span]]:
+        if not self._store.features.attempts:
+            return {}
+        return spans_of(e.record for e in entries)
 
     def _decide(self, tx: Tx, batch: Batch, entries: list[Entry]) -> None:
         """Load, decide, and again for what the first pass could not know it needs."""
@@ -433,6 +479,7 @@ class Worker:
     def _remember(self, batch: Batch, moved: dict[tuple[str, int], int]) -> None:
         self.backlog.drop(batch.drop)
         self.backlog.put(batch.put.values())
+        self._careful.passed(self._positions)
         for place in moved:
             if self._unknown_since.pop(place, None) is not None:
                 self.trouble.pop(f"{place[0]}[{place[1]}]", None)
@@ -442,11 +489,6 @@ class Worker:
 
     def _next_due(self) -> int | None:
         return self.backlog.next_due()
-
-
-def _out_of_order(event: Event) -> Event:
-    """What was set aside comes after its successors, and says so to its decide and its events."""
-    return replace(event, notes={**(event.notes or {}), OUT_OF_ORDER: "true"})
 
 
 class _BadDeploy(Exception):

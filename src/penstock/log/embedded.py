@@ -18,7 +18,7 @@ from penstock.embedded.file import File
 from penstock.embedded.rows import unpack
 from penstock.embedded.schema import log_table
 from penstock.errors import Corrupt, NotFound, OutsideLog
-from penstock.event import Message, Record
+from penstock.event import Message, Origin, Record
 from penstock.limits import BATCH_BYTES_MAX, LIVENESS_SECONDS, OFFSET_BITS, OFFSET_MAX
 from penstock.log.assignment import assign
 from penstock.log.retention import retain
@@ -80,7 +80,9 @@ class EmbeddedLog:
         self._readers[owner].look_at(topic)
         return self._readers[owner]
 
-    def append(self, topic: str, messages: Sequence[Message], now: int) -> None:
+    def append(
+        self, topic: str, messages: Sequence[Message], now: int, origins: Sequence[Origin] = ()
+    ) -> None:
         """Append in a transaction of its own, numbered like every other of the file."""
         file = self._writer(topic)
         file.ensure_topic(topic, self._spec(topic).partitions)

@@ -18,7 +18,7 @@ from msgspec import structs
 
 from penstock.embedded.rows import by_partition, split
 from penstock.errors import Conflict, NotFound, OutsideLog
-from penstock.event import Message, Record, partition_of
+from penstock.event import Message, Origin, Record, partition_of
 from penstock.limits import BATCH_BYTES_MAX, OFFSET_MAX
 from penstock.log.assignment import assign
 from penstock.ports import Extent, Features, Lane, Positions, Taken, TopicSpec
@@ -147,7 +147,9 @@ class MemoryLog:
             raise NotFound("topic_unknown", f"no topic {topic}.", f"Topics: {known}.")
         return self._partitions[topic]
 
-    def append(self, topic: str, messages: Sequence[Message], now: int) -> None:
+    def append(
+        self, topic: str, messages: Sequence[Message], now: int, origins: Sequence[Origin] = ()
+    ) -> None:
         """Append under the lock: readers see all of it or nothing."""
         with self.lock:
             held = self.partitions(topic)

@@ -159,7 +159,7 @@ class Member(Process):
         again = moved.records >= self._batch  # fewer than it might take: that was all there is
         self._hot = (None if hot is None else hot | own) if again else set(own)
         self._worker_at = self._due(moved.next_due)
-        if moved.full:
+        if moved.blocked:
             self._hot, self._worker_at = set(), self.world.now + FULL_MS
             self._look_at_all = self._worker_at
         if moved.wrote:
@@ -179,7 +179,7 @@ class Member(Process):
             if carried.wrote & self._carries:
                 self._asked |= carried.wrote & self._carries
         soon = self._due(carried.next_due)
-        if carried.full:
+        if carried.blocked:
             self._asked, soon = None, self.world.now + FULL_MS
         self._courier_at = 0 if self._asked else min(self._look_at_all, soon)
         return carried.settled + carried.called

@@ -16,7 +16,7 @@ from typing import Any
 from penstock import assemble
 from penstock.embedded.file import File
 from penstock.errors import StorageFull
-from penstock.event import Message, Record, partition_of
+from penstock.event import Message, Origin, Record, partition_of
 from penstock.ports import Extent, Features, Lane, Log, Store, TopicSpec
 from penstock.sim.audit.books import Fact
 from penstock.sim.faults import Faults
@@ -39,7 +39,9 @@ class Recorded:
         """Nothing to do: the topics are there from the start."""
         self._memory.ensure(topics)
 
-    def append(self, topic: str, messages: Sequence[Message], now: int) -> None:
+    def append(
+        self, topic: str, messages: Sequence[Message], now: int, origins: Sequence[Origin] = ()
+    ) -> None:
         """Append, unless the disk is full before or (as far as the caller knows) after it."""
         if self._faults.fires("full:append"):
             raise StorageFull("simulated: no room for the append")

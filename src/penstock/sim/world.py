@@ -22,7 +22,7 @@ from penstock.catalog.model import Breaker, Catalog, GatewayEntry, RetryPolicy, 
 from penstock.decision import Decision, Service, States
 from penstock.engine import cuts
 from penstock.engine.slots import NoSlots
-from penstock.engine.unit import Unit, unit_of
+from penstock.engine.unit import Unit, door_service, unit_of
 from penstock.errors import StorageFull
 from penstock.event import Event
 from penstock.flow import Row, Scan
@@ -83,7 +83,7 @@ class World:
         self._readers: dict[str, Store] = {}
         self._decoders = assemble.decoders(self.flow)
         self.units = {s.name: self._unit(s) for s in self.flow.services}
-        self.door_unit = self._unit(_as_service(self.flow.door, self.flow.door_states))
+        self.door_unit = self._unit(door_service(self.flow.door, self.flow.door_states))
         self.slots = {name: NoSlots(unit.lanes) for name, unit in self.units.items()}
         self.processes: list[Process] = []
         self.door: Door | None = None
@@ -398,13 +398,6 @@ STALLS = {
     for point in ("worker.receive", "worker.open", "courier.send", "courier.called",
                   "intake.reply")
 }  # fmt: skip
-
-
-def _as_service(door: str, states: dict[str, type]) -> Service:
-    def decide(states: States, event: Event, context: Any) -> Decision:
-        raise AssertionError("a door decides nothing")
-
-    return Service(name=door, kind="", states=states, reads={}, decide=decide)
 
 
 # Knobs -------------------------------------------------------------------------------------------

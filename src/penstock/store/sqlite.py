@@ -7,7 +7,8 @@ the service's own commit, all others leave by an outbox row and the courier.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -19,11 +20,11 @@ from penstock.decision import Ref
 from penstock.embedded.file import File
 from penstock.embedded.rows import message_bytes, message_of
 from penstock.errors import StaleOwner
-from penstock.event import Message, Record, slot_of
+from penstock.event import Message, Origin, Record, slot_of
 from penstock.flow import Row, Scan
 from penstock.limits import TEXT_CHARS_MAX
 from penstock.ports import (
-    COURIER_LANE,
+    SHARDS,
     Advance,
     Claim,
     Due,
@@ -32,13 +33,14 @@ from penstock.ports import (
     Outgoing,
     Saved,
     Settled,
+    Span,
     Tx,
     Waiting,
+    courier_lane,
 )
 from penstock.store.pruning import prune
 
 _ERRORS = msgspec.msgpack.Decoder(tuple[tuple[int, str], ...])
-SHARDS = 64
 
 _NUMBER = """
 UPDATE owners SET txn = (SELECT max(txn) + 1 FROM owners), positions = ?
@@ -65,7 +67,10 @@ INSERT INTO outbox(scope, destination, is_topic, shard, key, name, idempotency_k
 _CLOSE = """
 UPDATE outbox SET settled_at = ?, outcome = ?, attempts = ?, error = ?, retry_at = ?,
   settled_txn = ? WHERE id = ? AND settled_at IS NULL RETURNING id"""
-_DUE = "id, destination, is_topic, message, name, idempotency_key, due, attempts, retry_at, made_at"
+_DUE = (
+    "id, destination, is_topic, message, name, idempotency_key, due, attempts, retry_at, made_at,"
+    " txn, epoch"
+)
 
 
 class SqliteTx:
@@ -73,10 +78,10 @@ class SqliteTx:
 
     def __init__(self, file: File, scope: int, direct: frozenset[str]) -> None:
         self._file, self._scope, self._direct = file, scope, direct
-        self._txn = self._epoch = 0
+        self.number = self._epoch = 0
         self._epochs: dict[int, int] = {}
 
-    def advance(self, moves: Sequence[Advance], now: int) -> int:
+    def advance(self, moves: Sequence[Advance], now: int) -> None:
         """Check the epochs, write the positions, number the transaction."""
         first, *others = moves
         where = self._scope, first.lane, first.epoch
@@ -86,9 +91,8 @@ class SqliteTx:
         done = self._file.run_many(_ADVANCE, rows) if numbered and rows else []
         if not numbered or len(done) != len(others):
             raise StaleOwner(f"a lane of {[m.lane for m in moves]} was claimed by another owner")
-        self._txn, self._epochs = txn, {m.lane: m.epoch for m in moves}
+        self.number, self._epochs = txn, {m.lane: m.epoch for m in moves}
         self._epoch = max(self._epochs.values())
-        return self._txn
 
     def load(self, refs: Sequence[Ref], ids: Sequence[bytes] = ()) -> Loaded:
         """Documents by ref, and which ids are marked."""
@@ -118,7 +122,7 @@ class SqliteTx:
     def save(self, documents: Sequence[Saved]) -> None:
         """Write documents; a body of None leaves a tombstone that pruning removes."""
         if documents:
-            tail = self._txn, self._epoch
+            tail = self.number, self._epoch
             self._file.run_many(
                 _SAVE,
                 [(self._scope, d.ref.kind, d.ref.key, d.label, d.body, *tail) for d in documents],
@@ -127,7 +131,7 @@ class SqliteTx:
     def mark(self, ids: Sequence[bytes], lanes: Sequence[int] = ()) -> None:
         """Mark events as handled, in order, each under the epoch of its lane."""
         if ids:
-            scope, txn, known = self._scope, self._txn, self._epochs
+            scope, txn, known = self._scope, self.number, self._epochs
             epochs = [known.get(lane, self._epoch) for lane in lanes] or [self._epoch] * len(ids)
             self._file.run_many(
                 "INSERT INTO marks(scope, id, txn, ordinal, epoch) VALUES(?, ?, ?, ?, ?)",
@@ -138,7 +142,7 @@ class SqliteTx:
         """Append to own topics in this transaction; everything else becomes an outbox row."""
         topics: dict[str, list[Message]] = {}
         kept: list[tuple[Any, ...]] = []
-        tail = self._txn, self._epoch
+        tail = self.number, self._epoch
         for row in rows:
             if row.is_topic and row.destination in self._direct:
                 topics.setdefault(row.destination, []).append(row.message)
@@ -163,7 +167,7 @@ class SqliteTx:
                 _UNWAIT, [(self._scope, r.topic, r.partition, r.offset) for r in drop]
             )
         if put:
-            tail = self._txn, self._epoch
+            tail = self.number, self._epoch
             self._file.run_many(_WAIT, [(*waiting_row(self._scope, w), *tail) for w in put])
 
 
@@ -215,8 +219,8 @@ class SqliteStore:
             found = self.file.run(_CLAIM, (self.scope, json.dumps(list(lanes))))
         return [Claim(lane=n, epoch=e, positions=json.loads(p)) for n, e, p in found]
 
-    def begin(self) -> AbstractContextManager[Tx]:
-        """A write transaction."""
+    def begin(self, spans: Mapping[int, Sequence[Span]] = {}) -> AbstractContextManager[Tx]:
+        """A write transaction; what is decided in it, the slots tell (``engine.slots``)."""
         return self._begin()
 
     @contextmanager
@@ -225,13 +229,20 @@ class SqliteStore:
             yield SqliteTx(self.file, self.scope, self.direct)
 
     def due(
-        self, destination: str, now: int, after: int, limit: int, *, is_topic: bool = False
-    ) -> list[Due]:
+        self, destination: str, now: int, known: Collection[int], limit: int, *,
+        is_topic: bool = False, shards: Collection[int] | None = None,
+    ) -> list[Due]:  # fmt: skip
         """Unsettled rows; the clock's in due order, others in id order."""
+        values: tuple[Any, ...]
         if destination == CLOCK and not is_topic:
             where, values = "due > 0 AND due <= ? ORDER BY due, id", (now,)
         else:
-            where, values = "due = 0 AND id > ? ORDER BY id", (after,)
+            where, values = "due = 0", ()
+            if known:
+                # From the lowest id on, or each look would pass over all that is known.
+                where += " AND id > ? AND id NOT IN carray(?)"
+                values = min(known) - 1, apsw.carray(array("q", known))
+            where += " ORDER BY id"
         found = self.file.run(
             f"SELECT {_DUE} FROM outbox WHERE scope = ? AND is_topic = ? AND destination = ?"
             f" AND settled_at IS NULL AND {where} LIMIT ?",
@@ -239,12 +250,17 @@ class SqliteStore:
         )
         return [_due(row) for row in found]
 
-    def settle(self, epoch: int, rows: Sequence[Settled], answers_to: str, now: int) -> None:
-        """Close rows and append their answers under the courier's epoch."""
+    def settle(
+        self, epochs: Mapping[int, int], rows: Sequence[Settled], answers_to: str, now: int
+    ) -> None:
+        """Close rows and append their answers under the courier's epoch (of its one shard)."""
+        if not rows:
+            return
         with self.file.write():
             tx = SqliteTx(self.file, self.scope, self.direct)
-            txn = tx.advance([Advance(COURIER_LANE, epoch, {})], now)
-            changed = self.file.run_many(_CLOSE, [_closing(r, now, txn) for r in rows])
+            shards = {r.shard for r in rows}
+            tx.advance([Advance(courier_lane(s), epochs[s], {}) for s in sorted(shards)], now)
+            changed = self.file.run_many(_CLOSE, [_closing(r, now, tx.number) for r in rows])
             closed = {id_ for (id_,) in changed} - {r.id for r in rows if r.retry_at}
             answers = [r.answer for r in rows if r.answer is not None and r.id in closed]
             tx.send([Outgoing(answers_to, True, m) for m in answers], now)
@@ -270,11 +286,11 @@ def _closing(r: Settled, now: int, txn: int) -> tuple[Any, ...]:
 
 
 def _due(row: Sequence[Any]) -> Due:
-    id_, destination, is_topic, message, name, key, due, attempts, retry_at, made_at = row
+    id_, destination, is_topic, message, name, key, due, attempts, retry_at, made_at = row[:10]
     return Due(
         id=id_, destination=destination, is_topic=bool(is_topic), message=message_of(message),
         name=name, idempotency_key=key, due=due, attempts=attempts, retry_at=retry_at,
-        made_at=made_at,
+        made_at=made_at, origin=Origin(*row[10:12]),
     )
 
 
@@ -313,7 +329,7 @@ def _scan_asks(file: File, scope: int, what: Scan) -> list[Row]:
     else:
         where, values = "key = ? AND is_topic = 0", [scope, what.key]  # type: ignore[list-item]
     found = file.run(
-        f"SELECT {_DUE}, settled_at, outcome, error, key, txn FROM outbox WHERE scope = ?"
+        f"SELECT {_DUE}, settled_at, outcome, error, key FROM outbox WHERE scope = ?"
         f" AND {where} ORDER BY id LIMIT ?",
         (*values, what.limit),
     )
@@ -321,14 +337,15 @@ def _scan_asks(file: File, scope: int, what: Scan) -> list[Row]:
 
 
 def _ask_row(row: Sequence[Any]) -> Row:
-    due, (settled_at, outcome, error, key, txn) = _due(row[:10]), row[10:]
+    due, (settled_at, outcome, error, key) = _due(row), row[12:]
     body = {
         "id": due.id, "ask": due.message.id.hex(), "gateway": due.destination, "name": due.name,
         "idempotency_key": due.idempotency_key, "made_at": due.made_at, "due": due.due,
         "attempts": due.attempts, "settled_at": settled_at, "outcome": outcome, "error": error,
         "cause": due.message.cause.hex(), "is_topic": due.is_topic,
     }
-    return Row(key=key, kind=due.destination, label=outcome or "open", body=body, txn=txn)
+    label, txn = outcome or "open", due.origin.txn
+    return Row(key=key, kind=due.destination, label=label, body=body, txn=txn)
 
 
 def _scan_waiting(file: File, scope: int, what: Scan) -> list[Row]:

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 
-from penstock.errors import Problem
+from penstock.errors import Problem, Unreachable
 from penstock.flow import Call, Intake, Look, Reply, Route, Row, Scan, no_scans
 from penstock.web.problems import Refused, Send, fault_reply, reply_of, respond
 from penstock.web.requests import Gone, Reading, Receive, Scope
@@ -42,6 +42,11 @@ def refusal(error: Exception) -> Reply:
         return error.reply
     if isinstance(error, Problem):
         return reply_of(error)
+    if isinstance(error, Unreachable):
+        return fault_reply(
+            503, "unreachable", str(error), fix="Nothing can be read for now; try again.",
+            headers={"retry-after": "2"},
+        )
     return unexpected(error)
 
 

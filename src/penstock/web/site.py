@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -32,6 +32,7 @@ class Site(Struct, frozen=True, kw_only=True):
     clock: Clock
     log: Log
     scan: Callable[[Scan], list[Row]]
+    reports: Callable[[], Iterable[bytes]]  # what every process said of itself last
     journal: Callable[[str, Request], None]
     gate: Gate | None = None
     idle: Callable[[], object] = no_idle

@@ -218,6 +218,7 @@ class _Said(Struct, frozen=True, kw_only=True):
     service: str
     pid: int
     at: int
+    role: str = "worker"
     version: str = ""
     lanes: tuple[int, ...] = ()
     handled: int = 0
@@ -234,11 +235,11 @@ class _Said(Struct, frozen=True, kw_only=True):
 
 def _said(site: Site) -> dict[str, list[_Said]]:
     found: dict[str, list[_Said]] = {}
-    for path in sorted((site.home / "run" / "status").glob("*.json")):
+    for raw in site.reports():
         try:
-            said = msgspec.json.decode(path.read_bytes(), type=_Said)
-        except (OSError, msgspec.MsgspecError):
-            continue  # gone since it was listed, or left by another version: it counts as silent
+            said = msgspec.json.decode(raw, type=_Said)
+        except msgspec.MsgspecError:
+            continue  # left by another version: it counts as silent
         found.setdefault(said.service, []).append(said)
     return found
 
@@ -250,7 +251,8 @@ def _service(
     live = [s for s in said if now - s.at <= SILENT_MS]
     newest = max(said, key=lambda s: s.at, default=None)
     return ServiceState(
-        service=name, owner=entry.owner, about=entry.about, running=bool(live),
+        service=name, owner=entry.owner, about=entry.about,
+        running=any(s.role == "worker" for s in live),
         pid=live[0].pid if live else None, pids=tuple(s.pid for s in live),
         version=newest.version if newest else "", at=moment(newest.at) if newest else "",
         lanes=tuple(sorted({lane for s in live for lane in s.lanes})),

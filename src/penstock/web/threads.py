@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from penstock.engine.intake import Delivery, Gate, Wanted
-from penstock.errors import StorageFull
+from penstock.errors import StorageFull, Unreachable
 from penstock.flow import Call, Intake, Reply
 from penstock.limits import JOIN_WAIT_SECONDS
 from penstock.web.problems import fault_reply
@@ -123,7 +123,7 @@ class Committer:
     def _keep(self) -> None:
         self._idle_at = time.monotonic() + IDLE_SECONDS
         # On a full disk nothing can be tidied either; the next request finds out and says so.
-        with contextlib.suppress(StorageFull):
+        with contextlib.suppress(StorageFull, Unreachable):
             self._idle()
 
     def _run(self) -> None:

@@ -322,7 +322,7 @@ def come_late(s: Scenario) -> None:
 
 def settle(s: Scenario) -> None:
     """The courier closes rows: answers are appended in the same commit."""
-    rows = [*s.store.due(TELLER, s.now, 0, 3), *s.store.due(CLOCK, s.now, 0, 2)]
+    rows = [*s.store.due(TELLER, s.now, (), 3), *s.store.due(CLOCK, s.now, (), 2)]
     if not rows:
         return
     done = [
@@ -331,7 +331,7 @@ def settle(s: Scenario) -> None:
         for n, r in enumerate(rows)
     ]  # fmt: skip
     with s.commits(SERVICE):
-        s.store.settle(s._courier, done, answers_of(SERVICE), s.now)
+        s.store.settle({0: s._courier}, done, answers_of(SERVICE), s.now)
 
 
 def append(s: Scenario) -> None:
@@ -345,12 +345,12 @@ def carry(s: Scenario) -> None:
     files, so that a cut between them carries the rows again."""
     with s.committed() as tx:
         tx.send([Outgoing(JOURNAL, True, m) for m in s.messages()], s.now)
-    rows = s.store.due(JOURNAL, s.now, 0, 10, is_topic=True)
+    rows = s.store.due(JOURNAL, s.now, (), 10, is_topic=True)
     with s.commits(JOURNAL):
         s.log.append(JOURNAL, [r.message for r in rows], s.now)
     with s.commits(SERVICE):
         closed = [Settled(r.id, "sent", attempts=1) for r in rows]
-        s.store.settle(s._courier, closed, answers_of(SERVICE), s.now)
+        s.store.settle({0: s._courier}, closed, answers_of(SERVICE), s.now)
 
 
 def read_on(s: Scenario) -> None:

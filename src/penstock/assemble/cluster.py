@@ -1,0 +1,108 @@
+"""The pair for more than one machine: Kafka's log and PostgreSQL's store.
+
+``PENSTOCK_KAFKA`` and ``PENSTOCK_POSTGRES``, or the catalog's tables of these names, choose it.
+Nothing here is imported before it is needed: the embedded pair starts without these clients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from penstock.catalog.model import Catalog, KafkaSettings
+from penstock.errors import Conflict, Usage
+from penstock.flow import Flow
+from penstock.ports import TopicSpec
+
+if TYPE_CHECKING:
+    from penstock.log.kafka import KafkaLog
+    from penstock.store.postgres import PostgresStore
+    from penstock.store.postgres_reports import PostgresReports
+    from penstock.store.postgres_roll import PostgresRoll
+
+KAFKA_VARIABLE = "PENSTOCK_KAFKA"
+POSTGRES_VARIABLE = "PENSTOCK_POSTGRES"
+
+
+def nobody_listens(topics: Iterable[str]) -> None:
+    """The default of ``arrived``: whoever wants records looks by itself."""
+
+
+class Cluster(Struct, frozen=True, kw_only=True):
+    """Where the broker and the database are."""
+
+    kafka: KafkaSettings
+    postgres: str  # a connection string: it may hold a password, so it is never printed
+
+    def log(
+        self, specs: Sequence[TopicSpec], arrived: Callable[[Iterable[str]], None] = nobody_listens
+    ) -> KafkaLog:
+        """A log of one's own; ``arrived`` is told from a thread which topics have news."""
+        from penstock.log.kafka import KafkaLog
+
+        return KafkaLog(self.kafka, specs, arrived)
+
+    def store(self, service: str) -> PostgresStore:
+        """A service's store; it connects when it is first used."""
+        from penstock.store.postgres import PostgresStore
+
+        return PostgresStore(self.postgres, service)
+
+    def roll(self, service: str, name: str) -> PostgresRoll:
+        """The roll of a service's couriers."""
+        from penstock.store.postgres_roll import PostgresRoll
+
+        return PostgresRoll(self.postgres, service, name)
+
+    def reports(self) -> PostgresReports:
+        """What the processes say of themselves."""
+        from penstock.store.postgres_reports import PostgresReports
+
+        return PostgresReports(self.postgres)
+
+    def make(self, specs: Sequence[TopicSpec], flow: Flow) -> None:
+        """Bring the database up to this version, and make the topics that are missing."""
+        from penstock.store import migrate
+
+        migrate.apply(self.postgres, flow)
+        log = self.log(specs)
+        try:
+            log.ensure(specs)
+        finally:
+            log.close()
+
+    def check(self) -> None:
+        """Refuse a database that is not of this version. Raises ``Conflict``."""
+        from penstock.store import migrate
+
+        pending = migrate.pending(self.postgres)
+        if pending:
+            raise Conflict(
+                "database_behind",
+                f"The database lacks {len(pending)} migrations: {', '.join(pending)}.",
+                "Run `penstock db migrate` once; it may run while others work.",
+            )
+
+
+def cluster_of(catalog: Catalog) -> Cluster | None:
+    """The cluster this house runs on, None for the embedded pair. Raises ``Usage``."""
+    servers, dsn = os.environ.get(KAFKA_VARIABLE, ""), os.environ.get(POSTGRES_VARIABLE, "")
+    kafka = catalog.kafka
+    if servers:
+        kafka = KafkaSettings(servers=servers) if kafka is None else replace(kafka, servers=servers)
+    if not dsn and catalog.postgres is not None:
+        dsn = catalog.postgres.dsn
+    if kafka is None and not dsn:
+        return None
+    if kafka is None or not dsn:
+        lacking = "a broker (--kafka)" if kafka is None else "a database (--postgres)"
+        raise Usage(
+            "half_a_cluster", f"The cluster lacks {lacking}.",
+            f"Name both, by option, by {KAFKA_VARIABLE} and {POSTGRES_VARIABLE}, or in the "
+            "catalog; or neither, and everything stays in the home folder.",
+        )
+    return Cluster(kafka=kafka, postgres=dsn)
