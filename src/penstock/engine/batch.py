@@ -138,8 +138,9 @@ class Batch:
                     found += [row.record.message.id] if row else []
         return found
 
-    def needed(self, entries: Iterable[Entry]) -> list[Ref]:
-        """Refs that ``needs`` names and that are not loaded; a raising ``needs`` names none."""
+    def needed(self, entries: Iterable[Entry], *, guess: bool = False) -> list[Ref]:
+        """Refs that ``needs`` names and that are not loaded; a raising ``needs`` names none.
+        ``guess`` asks it as if there were no own documents: what it names comes with them."""
         needs, states, kind = self._needs, self._states, self._kind
         refs: dict[Ref, None] = {}
         if needs is None:
@@ -149,7 +150,7 @@ class Batch:
             if event is None or event.type in REQUESTS:
                 continue
             try:
-                named = needs(event, states[Ref(kind, event.key)])
+                named = needs(event, None if guess else states[Ref(kind, event.key)])
                 new = [ref for ref in named if ref not in states and ref not in refs]
                 if new:
                     refs.update((ref, None) for ref in self._checked(new) if self._is_new(ref))

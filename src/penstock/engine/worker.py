@@ -415,6 +415,8 @@ class Worker:
         pending, charge = entries, self._charger()
         for _ in range(PASSES_MAX):
             owns = batch.owns(pending)
+            if owns:
+                owns = list(dict.fromkeys(owns + batch.needed(pending, guess=True)))
             if owns or ids:
                 found = tx.load(owns, ids)
                 batch.loaded(owns, found.bodies)
