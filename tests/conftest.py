@@ -12,6 +12,8 @@ import pytest
 
 from tests.support import unused_port
 
+pytest_plugins = ["tests.servers"]
+
 CHROMIUM = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
 CHROMIUM_ARGUMENTS = [
     "--headless",

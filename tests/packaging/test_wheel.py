@@ -51,8 +51,19 @@ def test_the_wheel_brings_everything_it_needs(installed: Path, tmp_path: Path) -
     code = "import penstock, sys; print(penstock.__file__)"
     where = run(str(installed), "-c", code, cwd=tmp_path).stdout
     assert str(installed.parents[1]) in where
+    sql = "from penstock.store.migrate import known; print([m.number for m in known()])"
+    assert run(str(installed), "-c", sql, cwd=tmp_path).stdout.startswith("[1, 2, 3")
     checked = run(str(installed), "-m", "penstock", "catalog", "check", cwd=tmp_path)
     assert checked.returncode == 0
+
+
+def test_the_wheel_can_fetch_kafka(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from penstock.sim.servers.jars import project;"
+        "print(*sorted(path.name for path in project().iterdir()))"
+    )
+    named = run(str(installed), "-c", code, cwd=tmp_path).stdout.split()
+    assert named == ["pom.xml", "simplelogger.properties"]
 
 
 def test_the_installed_demo_shows_every_kind_of_end(installed: Path, tmp_path: Path) -> None:
