@@ -62,7 +62,7 @@ def explained(ctx: CheckContext, response: Response, case: Case) -> None:
 
 
 def _is_readiness(case: Case, response: Response) -> bool:
-    return case.operation.path == "/readyz" and response.status_code == 503
+    return case.operation.path in ("/readyz", "/health/ready") and response.status_code == 503
 
 
 def _is_of_the_whole(said: dict[str, Any]) -> bool:

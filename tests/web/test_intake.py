@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -204,6 +205,13 @@ def test_a_rebound_name_is_not_answered(door: httpx.Client, host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]:8080"])
 def test_names_of_this_machine_are_answered(door: httpx.Client, host: str) -> None:
     assert door.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_a_name_that_it_was_given_is_answered(tmp_path: Path) -> None:
+    library = Library(tmp_path, host="0.0.0.0", names=("Shop.example", "web"))
+    with live(library.site) as client:
+        for host, status in (("shop.example", 200), ("web:8080", 200), ("evil.example", 421)):
+            assert client.get("/health/live", headers={"Host": host}).status_code == status
 
 
 def test_pages_of_other_origins_may_not_write(door: httpx.Client) -> None:

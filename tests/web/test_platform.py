@@ -45,6 +45,16 @@ def test_it_is_ready_once_every_service_reports(door: httpx.Client, library: Lib
     assert "disk is full" in door.get("/readyz").json()["reasons"][0]
 
 
+def test_a_balancer_hears_of_this_process_alone(door: httpx.Client, library: Library) -> None:
+    assert door.get("/health/live").json() == {"status": "ok"}
+    assert door.get("/readyz").status_code == 503
+    assert door.get("/health/ready").json() == {"ready": True, "reasons": []}
+    library.gate.full = True
+    full = door.get("/health/ready")
+    assert full.status_code == 503
+    assert "disk is full" in full.json()["reasons"][0]
+
+
 def test_what_keeps_the_records_of_the_doors_own_topics_is_told(tmp_path: Path) -> None:
     """The door is no service with a status file: its keeper's alarms come with the intake."""
     why = "a reader of books is behind the retention bound in partitions [1]; its records are kept"

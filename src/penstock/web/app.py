@@ -55,7 +55,8 @@ class Hosts:
 
     def __init__(self, site: Site) -> None:
         bound = {site.host.strip("[]").lower(), (urlsplit(site.url).hostname or "").lower()}
-        self._names = {"localhost", "127.0.0.1", "::1", *bound} - set(ANYWHERE)
+        named = {name.lower() for name in site.names}
+        self._names = {"localhost", "127.0.0.1", "::1", *bound, *named} - set(ANYWHERE)
         # Bound to every address, people come by any of this machine's: numbers cannot be rebound.
         self._anywhere = site.host in ANYWHERE
         if self._anywhere:
@@ -146,7 +147,7 @@ class Front:
         if host is None or not self._hosts.answers(host):
             return fault_reply(
                 421, "host_unknown", "This server does not answer to that Host.", field="Host",
-                fix=f"Use {self.site.url or 'http://127.0.0.1'}.",
+                fix=f"Use {self.site.url or 'http://127.0.0.1'}, or start the server with --name.",
             )
         if method in ("GET", "HEAD") or (origin is None and site is None):
             return None

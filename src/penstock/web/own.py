@@ -14,7 +14,7 @@ from penstock.web.problems import refuse
 from penstock.web.requests import Reading, Receive, Scope
 from penstock.web.routes import OWN_ROUTES, Alive, Readiness, Services, Topics
 from penstock.web.site import Site
-from penstock.web.status import gather, reasons, topic_states
+from penstock.web.status import gather, own_reasons, reasons, topic_states
 from penstock.web.threads import Committer, Reader
 
 OFFSET_DIGITS_MAX = 15
@@ -46,8 +46,16 @@ class Own:
     async def readyz(self, call: Call) -> Reply:
         """Ready, or why not."""
         committing = self._committer is not None and self._committer.alive
-        found = await self._reader.run(reasons, self._site, committing)
-        return Reply(status=503 if found else 200, body=Readiness(not found, tuple(found)))
+        return _readiness(await self._reader.run(reasons, self._site, committing))
+
+    async def live(self, call: Call) -> Reply:
+        """Alive, where workers and couriers say so, too."""
+        return await self.healthz(call)
+
+    async def ready(self, call: Call) -> Reply:
+        """Ready by itself, or why not."""
+        committing = self._committer is not None and self._committer.alive
+        return _readiness(await self._reader.run(own_reasons, self._site, committing))
 
     async def metrics(self, call: Call) -> Reply:
         """Everything Prometheus scrapes."""
@@ -97,6 +105,10 @@ class Own:
         place, reason = place_of(call.params), call.body.reason
         said = await self._reader.run(wish, self._site, verb, place, reason, call.client)
         return Reply(status=202, body=said)
+
+
+def _readiness(found: list[str]) -> Reply:
+    return Reply(status=503 if found else 200, body=Readiness(not found, tuple(found)))
 
 
 def place_of(params: Any) -> Place:

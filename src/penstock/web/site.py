@@ -23,7 +23,7 @@ class Site(Struct, frozen=True, kw_only=True):
 
     ``scan`` (document bodies decoded), ``log`` and ``journal`` are called from one reading
     thread only; ``idle`` from the committing thread, every few seconds. ``host`` is the address
-    bound, ``url`` where people find the page.
+    bound, ``url`` where people find the page, ``names`` the further names it answers to.
     """
 
     flow: Flow
@@ -41,3 +41,4 @@ class Site(Struct, frozen=True, kw_only=True):
     sandbox: bool = False
     host: str = "127.0.0.1"
     url: str = ""
+    names: tuple[str, ...] = ()

@@ -302,8 +302,9 @@ def _where(ready: dict[str, Any] | None) -> str:
 # Readiness ---------------------------------------------------------------------------------------
 
 
-def reasons(site: Site, committing: bool) -> list[str]:
-    """Why this instance is not ready; empty when it is."""
+def own_reasons(site: Site, committing: bool) -> list[str]:
+    """Why this process takes no requests, whatever others do; empty when it does. A balancer asks
+    for this: a service that stands still is no reason to close the door to new records."""
     found = []
     if site.gate is not None and not committing:
         found.append("the door does not commit: its committer is not running")
@@ -313,6 +314,12 @@ def reasons(site: Site, committing: bool) -> list[str]:
         site.scan(Scan(service=site.flow.door, table="positions", limit=1))
     except Exception as error:
         found.append(f"the door's store cannot be read: {error}")
+    return found
+
+
+def reasons(site: Site, committing: bool) -> list[str]:
+    """Why the whole is not ready; empty when it is."""
+    found = own_reasons(site, committing)
     for state in service_states(site, (), site.clock.now()):
         if not state.running:
             found.append(f"{state.service} has not reported for {SILENT_MS // 1000} seconds")

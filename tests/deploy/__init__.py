@@ -1,0 +1,1 @@
+"""What people need to run penstock in containers and on Kubernetes."""
