@@ -27,18 +27,24 @@ class Features(Struct, frozen=True, kw_only=True):
     torn_tail: bool = True  # there is a file whose end can be cut
     given_time: bool = True  # appended-at is the caller's ``now``, not the log's own clock
     whole_appends: bool = True  # an append is there whole or not at all, whoever dies
+    at_once: bool = True  # a take sees all that was appended and joined before it, not soon after
     shards: int = 1  # couriers that can share a service's rows
     attempts: bool = False  # the store keeps what is about to be decided (else: slots in memory)
 
 
 class TopicSpec(Struct, frozen=True, kw_only=True):
-    """What a log must know of a topic. ``owner_file`` names the producing service."""
+    """What a log must know of a topic. ``owner_file`` names the producing service; ``wire``,
+    ``accepts`` (type and version of what others write) and ``replication`` (None: as usual) are
+    for logs that others read and write, and that replicate."""
 
     name: str
     partitions: int
     owner_file: str = ""
     retention_seconds: float | None = None
     retention_bytes: int | None = None
+    wire: Literal["json", "avro"] = "json"
+    accepts: tuple[str, int] | None = None
+    replication: int | None = None
 
 
 class Extent(NamedTuple):

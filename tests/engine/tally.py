@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -19,6 +18,7 @@ from penstock.decision import Ask, Context, Decision, Done, Emit, Ref, Service, 
 from penstock.event import Event
 from penstock.flow import Flow
 from penstock.ports import Gateway
+from tests.flows.ground import Ground
 from tests.flows.rig import HandClock, Rig
 
 
@@ -192,22 +192,26 @@ def tally_catalog(
 
 
 def tally_rig(
-    home: Path | None = None, orders: Orders | None = None, *,
+    ground: Ground = None, orders: Orders | None = None, *,
     gateways: Mapping[str, tuple[Mapping[str, Any], Gateway]] | None = None,
     clock: HandClock | None = None, partitions: int = 4, shared: tuple[str, ...] = (),
-    service: Service | None = None, attempts: int = 3, **entry: Any,
+    service: Service | None = None, attempts: int = 3, accepts: Mapping[str, str] = {},
+    **entry: Any,
 ) -> Rig:
-    """A rig with the service alone; ``entry`` changes its catalog entry."""
+    """A rig with the service alone; ``entry`` changes its catalog entry, ``accepts`` says what
+    topics take from others."""
     told = gateways or {}
     entry["retry"] = RetryPolicy(attempts=attempts, first_delay_seconds=1.0)
     entries = {name: changes for name, (changes, _) in told.items()}
     catalog = tally_catalog(entry, entries, partitions)
+    taking = {t: replace(catalog.topics[t], accepts=said) for t, said in accepts.items()}
+    catalog = replace(catalog, topics=catalog.topics | taking)
     flow = Flow(
         name="tally", services=(service or tally_service(orders or Orders()),),
         contracts=CONTRACTS,
     )
     fakes = {name: gateway for name, (_, gateway) in told.items()}
-    return Rig(flow, catalog, home, fakes, clock, shared)
+    return Rig(flow, catalog, ground, fakes, clock, shared)
 
 
 def steps(rig: Rig, key: str) -> tuple[int, ...]:

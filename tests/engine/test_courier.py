@@ -12,6 +12,7 @@ from penstock.catalog.model import Breaker, RetryPolicy
 from penstock.errors import StorageFull
 from penstock.ports import COURIER_LANE, Ok, Outcome, Request
 from tests.engine.tally import Orders, Step, raising, steps, tally, tally_rig
+from tests.flows.ground import Ground
 from tests.flows.rig import HandClock, HandPool, Rig, Scripted
 
 STEADY = RetryPolicy(attempts=1_000_000, first_delay_seconds=1.0, factor=1.0)
@@ -19,13 +20,13 @@ FIRM = Breaker(failures=1_000_000)
 
 
 def bank(
-    scripts: Mapping[str, list[str]] | None = None, home: Path | None = None, **changes: Any
+    scripts: Mapping[str, list[str]] | None = None, ground: Ground = None, **changes: Any
 ) -> tuple[Rig, Scripted]:
     """A rig whose service asks one scripted gateway."""
     clock = HandClock()
     gateway = Scripted(scripts, clock)
     entry = {"retry": STEADY, "breaker": FIRM, **changes}
-    return tally_rig(home, gateways={"bank": (entry, gateway)}, clock=clock), gateway
+    return tally_rig(ground, gateways={"bank": (entry, gateway)}, clock=clock), gateway
 
 
 def asking(rig: Rig, *keys: str, n: int = 1, to: str = "bank") -> None:
@@ -57,12 +58,9 @@ def test_the_intent_is_durable_before_the_call_and_the_answer_comes_after(tmp_pa
     assert tally(rig, "k").answers == ("bank-1:ok",)
 
 
-@pytest.mark.parametrize("embedded", [False, True], ids=["memory", "embedded"])
-def test_asks_of_a_key_go_one_after_the_other_over_failures_and_restarts(
-    embedded: bool, tmp_path: Path
-) -> None:
+def test_asks_of_a_key_go_one_after_the_other_over_failures_and_restarts(ground: Ground) -> None:
     scripts = {"a": ["unavailable", "unknown", "ok", "lost"], "b": ["lost"]}
-    rig, gateway = bank(scripts, tmp_path if embedded else None)
+    rig, gateway = bank(scripts, ground)
     for n in (1, 2, 3):
         asking(rig, "a", "b", n=n)
     rig.run()
@@ -243,11 +241,8 @@ def test_of_two_couriers_the_older_one_closes_nothing(tmp_path: Path) -> None:
     assert tally(rig, "k").answers == ("bank-1:ok",)
 
 
-@pytest.mark.parametrize("embedded", [False, True], ids=["memory", "embedded"])
-def test_the_clock_wakes_at_its_time_after_a_restart_and_once(
-    embedded: bool, tmp_path: Path
-) -> None:
-    rig = tally_rig(tmp_path if embedded else None)
+def test_the_clock_wakes_at_its_time_after_a_restart_and_once(ground: Ground) -> None:
+    rig = tally_rig(ground)
     start = rig.clock.now()
     rig.append("steps", ("k", Step(n=1, wake_ms=5000)), ("j", Step(n=1, wake_ms=100)))
     rig.run().wait(4999)

@@ -11,9 +11,9 @@ from penstock.engine.unit import DISCARD_REQUESTED, RETRY_REQUESTED
 from penstock.event import Message, Record
 from penstock.flow import Scan
 from tests.engine.tally import Orders, Step, always, raising, steps, tally, tally_rig
+from tests.flows.ground import Ground
 from tests.flows.rig import Rig
 
-PAIRS = pytest.mark.parametrize("embedded", [False, True], ids=["memory", "embedded"])
 BAD = always(Park("bad_step", "this step is bad"))
 
 
@@ -55,12 +55,9 @@ def test_the_letter_and_the_row_are_in_the_batch_s_own_commit(tmp_path: Path) ->
     assert len(set(written)) == 1
 
 
-@PAIRS
-def test_halt_holds_the_key_back_across_restarts_until_it_is_retried(
-    embedded: bool, tmp_path: Path
-) -> None:
+def test_halt_holds_the_key_back_across_restarts_until_it_is_retried(ground: Ground) -> None:
     orders = bad(2)
-    rig = tally_rig(tmp_path if embedded else None, orders)
+    rig = tally_rig(ground, orders)
     rig.append("steps", *(("k", Step(n=n)) for n in (1, 2, 3)), ("other", Step(n=2000)))
     rig.run()
     rig.start("tally")
@@ -93,11 +90,8 @@ def test_a_retried_record_that_fails_again_parks_again_with_its_whole_story() ->
     assert rig.waiting("tally") == [("k", "parked", 2)]
 
 
-@PAIRS
-def test_a_discarded_record_stays_marked_and_the_service_hears_of_it(
-    embedded: bool, tmp_path: Path
-) -> None:
-    rig = tally_rig(tmp_path if embedded else None, bad(), attempts=1)
+def test_a_discarded_record_stays_marked_and_the_service_hears_of_it(ground: Ground) -> None:
+    rig = tally_rig(ground, bad(), attempts=1)
     (message,) = rig.append("steps", ("k", Step(n=1)))
     rig.append("steps", ("k", Step(n=2)), ("k", Step(n=3)))
     rig.run()

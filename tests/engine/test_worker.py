@@ -26,6 +26,7 @@ from tests.engine.tally import (
     tally_rig,
     tally_service,
 )
+from tests.flows.ground import Ground
 from tests.flows.rig import Rig
 
 PAIRS = pytest.mark.parametrize("embedded", [False, True], ids=["memory", "embedded"])
@@ -54,10 +55,9 @@ def test_a_batch_is_one_commit(embedded: bool, tmp_path: Path) -> None:
     assert steps(rig, "k3") == tuple(range(3, 100, 9))
 
 
-@PAIRS
-def test_a_record_appended_again_is_handled_once(embedded: bool, tmp_path: Path) -> None:
+def test_a_record_appended_again_is_handled_once(ground: Ground) -> None:
     """In one batch, in two, and after a restart."""
-    rig = tally_rig(tmp_path if embedded else None)
+    rig = tally_rig(ground)
     message = rig.message("k", Step(n=1, tell=True))
     now = rig.clock.now()
     rig.log.append("steps", [message, message], now)
@@ -217,12 +217,11 @@ def test_a_stored_document_that_does_not_decode_fails_its_own_records_only() -> 
     assert (steps(rig, "a"), steps(rig, "c")) == ((2,), (1, 2))
 
 
-@PAIRS
-def test_order_is_kept_behind_a_record_that_waits(embedded: bool, tmp_path: Path) -> None:
+def test_order_is_kept_behind_a_record_that_waits(ground: Ground) -> None:
     """Across batches and a restart; other keys and other topics of the key flow."""
     orders = Orders()
     orders.by_number[2] = always(Retry("not yet"))
-    rig = tally_rig(tmp_path if embedded else None, orders, attempts=9)
+    rig = tally_rig(ground, orders, attempts=9)
     for n in (1, 2, 3):
         rig.append("steps", ("k", Step(n=n)), ("other", Step(n=n + 100)))
     rig.run()

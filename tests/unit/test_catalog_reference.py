@@ -25,6 +25,8 @@ PLACES: dict[str, type[Struct]] = {
     "[gateways.NAME]": model.GatewayEntry,
     "[gateways.NAME.breaker]": model.Breaker,
     "[gateways.NAME.sandbox]": model.Sandbox,
+    "[kafka]": model.KafkaSettings,
+    "[postgres]": model.PostgresSettings,
     "[stages.NAME]": model.Stage,
     "[clients.NAME]": model.Client,
 }

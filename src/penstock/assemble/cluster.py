@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.catalog.model import Catalog, KafkaSettings
+from penstock.contracts.snapshot import OWN_FOLDER, load
 from penstock.errors import Conflict, Usage
 from penstock.flow import Flow
 from penstock.ports import TopicSpec
 
 if TYPE_CHECKING:
+    from penstock.log.kafka_avro import AvroWire
     from penstock.log.kafka import KafkaLog
     from penstock.store.postgres import PostgresStore
+    from penstock.store.postgres_reading import PostgresReader
     from penstock.store.postgres_reports import PostgresReports
     from penstock.store.postgres_roll import PostgresRoll
 
@@ -37,6 +41,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
 
     kafka: KafkaSettings
     postgres: str  # a connection string: it may hold a password, so it is never printed
+    contracts: Path | None = None  # the folder of schema snapshots, for topics in Avro
 
     def log(
         self, specs: Sequence[TopicSpec], arrived: Callable[[Iterable[str]], None] = nobody_listens
@@ -44,13 +49,26 @@ class Cluster(Struct, frozen=True, kw_only=True):
         """A log of one's own; ``arrived`` is told from a thread which topics have news."""
         from penstock.log.kafka import KafkaLog
 
-        return KafkaLog(self.kafka, specs, arrived)
+        avro = any(spec.wire == "avro" for spec in specs)
+        return KafkaLog(self.kafka, specs, arrived, self._wire() if avro else None)
+
+    def _wire(self) -> AvroWire:
+        from penstock.log.kafka_avro import AvroWire
+
+        found = {**load(OWN_FOLDER), **(load(self.contracts) if self.contracts else {})}
+        return AvroWire(found, self.kafka.registry)
 
     def store(self, service: str) -> PostgresStore:
         """A service's store; it connects when it is first used."""
         from penstock.store.postgres import PostgresStore
 
         return PostgresStore(self.postgres, service)
+
+    def reader(self) -> PostgresReader:
+        """The rows of all services over one connection, for any thread."""
+        from penstock.store.postgres_reading import PostgresReader
+
+        return PostgresReader(self.postgres)
 
     def roll(self, service: str, name: str) -> PostgresRoll:
         """The roll of a service's couriers."""
@@ -88,7 +106,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
             )
 
 
-def cluster_of(catalog: Catalog) -> Cluster | None:
+def cluster_of(catalog: Catalog, contracts: Path | None = None) -> Cluster | None:
     """The cluster this house runs on, None for the embedded pair. Raises ``Usage``."""
     servers, dsn = os.environ.get(KAFKA_VARIABLE, ""), os.environ.get(POSTGRES_VARIABLE, "")
     kafka = catalog.kafka
@@ -105,4 +123,4 @@ def cluster_of(catalog: Catalog) -> Cluster | None:
             f"Name both, by option, by {KAFKA_VARIABLE} and {POSTGRES_VARIABLE}, or in the "
             "catalog; or neither, and everything stays in the home folder.",
         )
-    return Cluster(kafka=kafka, postgres=dsn)
+    return Cluster(kafka=kafka, postgres=dsn, contracts=contracts)

@@ -86,7 +86,7 @@ def open_house(home: Path, catalog_path: Path | None = None) -> House:
     book = Book(flow.contracts)
     return House(
         home=home, catalog=catalog, flow=flow, book=book, catalog_path=catalog_path,
-        cluster=cluster_of(catalog),
+        cluster=cluster_of(catalog, contracts_folder(catalog, catalog_path)),
     )
 
 
@@ -145,6 +145,7 @@ def specs(catalog: Catalog) -> list[TopicSpec]:
         TopicSpec(
             name=t.name, partitions=t.partitions, owner_file=owner_file(catalog, t.name),
             retention_seconds=t.retention_seconds, retention_bytes=t.retention_bytes,
+            wire=t.wire, accepts=t.accepted, replication=t.replication,
         )
         for t in catalog.topics.values()
     ]

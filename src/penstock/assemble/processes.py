@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
+from penstock.assemble.cluster import Cluster
 from penstock.assemble.house import House, WallClock, own_topics, specs
-from penstock.assemble.stores import Readers, make_log, make_store, open_log, open_store
+from penstock.assemble.stores import (
+    Readers,
+    Scanning,
+    make_log,
+    make_store,
+    open_log,
+    open_store,
+)
 from penstock.catalog.model import CLOCK, JOURNAL, Catalog, GatewayEntry
 from penstock.decision import Request, Service
 from penstock.dotted import resolve
-from penstock.engine.shift import Shift
 from penstock.engine.courier import Courier
 from penstock.engine.crew import open_beat
 from penstock.engine.intake import Gate
 from penstock.engine.keeper import Keeper
 from penstock.engine.runner import Runner, Threads, write_whole
+from penstock.engine.shift import Shift
 from penstock.engine.slots import NoSlots, Slots
-from penstock.engine.unit import Unit, door_service, unit_of
+from penstock.engine.unit import Unit, accepts_of, door_service, unit_of
 from penstock.engine.wakes import Wakes, run_folder
 from penstock.engine.worker import Worker
 from penstock.errors import NotFound, Problem, Usage
@@ -91,9 +100,11 @@ def outside_of(house: House) -> dict[str, str]:
     return cast(dict[str, str], json.loads(text))
 
 
-def make_keeper(house: House, log: Log, store: Store, service: str) -> Keeper:
+def make_keeper(
+    house: House, log: Log, store: Store, service: str, over: Scanning | None = None
+) -> Keeper:
     """Retention and pruning of one service's rows (the door keeps the journal's as well)."""
-    catalog, readers = house.catalog, Readers(house)
+    catalog, readers = house.catalog, Readers(house, over)
     topics = [s for s in specs(catalog) if s.owner_file == service]
     if service == house.flow.door:
         topics += [s for s in specs(catalog) if s.name == JOURNAL]
@@ -103,7 +114,7 @@ def make_keeper(house: House, log: Log, store: Store, service: str) -> Keeper:
 
     followed = {t.name: [reading(r) for r in catalog.readers(t.name)] for t in topics}
     reads = [s for s in specs(catalog) if s.name in catalog.services[service].reads]
-    return Keeper(log, store, topics, reads, followed)
+    return Keeper(log, store, topics, reads, followed, accepts=accepts_of(catalog))
 
 
 def find_service(house: House, name: str) -> Service:
@@ -177,26 +188,39 @@ def make_shifts(house: House, services: Iterable[str], member: str) -> list[Shif
         gate if name == door else find_service(house, name)
         for name in services or [*known, *([door] if door else [])]
     ]
-    return [_shift(house, unit_of(s, house.catalog, house.book), member) for s in chosen]
+    reader, reports = house.cluster.reader(), house.cluster.reports()  # one connection each
+    return [
+        _shift(house, house.cluster, unit_of(s, house.catalog, house.book), member, reader, reports)
+        for s in chosen
+    ]
 
 
-def _shift(house: House, unit: Unit, member: str) -> Shift:
-    assert house.cluster is not None
+def _shift(
+    house: House, cluster: Cluster, unit: Unit, member: str, reader: Scanning, reports: Reports
+) -> Shift:
     name = f"{COURIERS}-{unit.name}"
     wakes, log, store = make_wakes(house, name), open_log(house), open_store(house, unit.name)
     courier = _courier(house, unit, log, store, wakes)
     assert courier is not None, "every service has dead letters to carry"
     return Shift(
-        courier, house.cluster.roll(unit.name, member), wakes, WallClock(),
-        make_keeper(house, log, store, unit.name), reporter(house, f"{member}/{unit.name}"),
+        courier, cluster.roll(unit.name, member), wakes, WallClock(),
+        make_keeper(house, log, store, unit.name, reader),
+        lambda said: reports.put(f"{member}/{unit.name}", said),
     )
+
+
+class Reports(Protocol):
+    """Where processes say how they are."""
+
+    def put(self, name: str, said: dict[str, Any]) -> None:
+        """Replace what the process said last."""
 
 
 def reporter(house: House, member: str) -> Callable[[dict[str, Any]], None]:
     """Where a process says how it is: a file of the home, or a row of the database."""
     if house.cluster is not None:
-        reports = house.cluster.reports()
-        return lambda said: reports.put(member, said)
+        reports, name = house.cluster.reports(), f"{socket.gethostname()}/{member}"
+        return lambda said: reports.put(name, said)
     path = house.run / "status" / f"{member}.json"
     return lambda said: write_whole(path, said)
 
@@ -230,8 +254,9 @@ def make_gate(house: House, wakes: Wakes) -> tuple[Gate, Keeper | None]:
     return gate, make_keeper(house, make_log(house), file_store, flow.door)
 
 
-def make_site(house: House, host: str, port: int) -> Site:
-    """What the web is given: the door's gate, and readers of everything else."""
+def make_site(house: House, host: str, port: int, names: tuple[str, ...] = ()) -> Site:
+    """What the web is given: the door's gate, and readers of everything else. It answers to
+    ``names`` besides its own addresses."""
     door = house.flow.door
     its_courier = f"{COURIERS}-{door}" if house.cluster is not None else ""
     wakes, operator = make_wakes(house, door, to=its_courier), operator_wakes(house)
@@ -247,7 +272,8 @@ def make_site(house: House, host: str, port: int) -> Site:
         scan=Readers(house).scan, journal=journal_writer(house, operator), gate=gate,
         close=close, idle=lambda: keeper.step(clock.now()) if keeper else 0,
         alarms=keeper.alarms if keeper else {}, reports=reports_of(house),
-        sandbox=all_sandboxes(house.catalog), host=host, url=f"http://{host}:{port}",
+        sandbox=all_sandboxes(house.catalog), host=host,
+        url=f"http://{host}:{port}", names=names,
     )
 
 

@@ -83,24 +83,40 @@ def make_memory_store(house: House, service: str, *, direct: bool = True) -> Sql
     return SqliteStore(file, service, direct=topics)
 
 
-class Readers:
-    """Read-only stores of every service, opened when first looked at (one thread each)."""
+class Scanning(Protocol):
+    """What rows can be read from."""
+
+    def scan(self, what: Scan) -> list[Row]:
+        """A scan, bodies undecoded. Raises ``NotFound`` where there is nothing to open."""
+
+
+class Files:
+    """Read-only stores of every service's file, opened when first looked at (one thread each)."""
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._stores: dict[str, Store] = {}
+        self._stores: dict[str, SqliteStore] = {}
+
+    def scan(self, what: Scan) -> list[Row]:
+        """A scan of the service's own file."""
+        if what.service not in self._stores:
+            self._stores[what.service] = make_store(self._house, what.service, readonly=True)
+        return self._stores[what.service].scan(what)
+
+
+class Readers:
+    """The rows of every service, document bodies decoded."""
+
+    def __init__(self, house: House, over: Scanning | None = None) -> None:
+        self._over = over or scanning(house)
         self._decoders = decoders(house.flow)
 
     def scan(self, what: Scan) -> list[Row]:
         """A scan with document bodies decoded; nothing where the service has no file yet."""
         try:
-            if what.service not in self._stores:
-                self._stores[what.service] = open_store(
-                    self._house, what.service, readonly=True
-                )
+            rows = self._over.scan(what)
         except NotFound:
             return []
-        rows = self._stores[what.service].scan(what)
         if what.table != "documents":
             return rows
         decode = self._decoders[what.service, what.kind]
@@ -112,6 +128,11 @@ class Readers:
         if not rows:
             return None
         return {int(row.key): row.body.get(topic, 0) for row in rows}
+
+
+def scanning(house: House) -> Scanning:
+    """What reads the rows of all services: their files, or the database over one connection."""
+    return Files(house) if house.cluster is None else house.cluster.reader()
 
 
 def decoders(flow: Flow) -> dict[tuple[str, str], Callable[[bytes], Any]]:

@@ -36,6 +36,9 @@ SANDBOX_GIVES = ("host", "port")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _TOPIC_NAME = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_REFERENCE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*/[1-9][0-9]{0,8}")
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,100}")
 _DOTTED = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
 Flaws = Iterator[Flaw]
@@ -206,6 +209,41 @@ def retention_keeps_something(c: Catalog) -> Flaws:
         yield from _above_zero((*path, "retention_bytes"), topic.retention_bytes)
 
 
+def foreign_schemas_are_named(c: Catalog) -> Flaws:
+    """What a topic accepts from others is one event type in one version."""
+    for name, topic in c.topics.items():
+        if topic.accepts and not _REFERENCE.fullmatch(topic.accepts):
+            text = f"{shown(topic.accepts)} names no type and version."
+            yield Flaw(("topics", name, "accepts"), text, "Write it as order.placed/1.")
+
+
+# Kafka and PostgreSQL --------------------------------------------------------------------------
+
+
+def the_cluster_can_be_found(c: Catalog) -> Flaws:
+    """A broker to begin with, as many replicas as are wanted in step, names that Kafka takes."""
+    if c.postgres is not None and not c.postgres.dsn.strip():
+        yield Flaw(("postgres", "dsn"), "is empty.", "Write postgresql://user@host/database.")
+    for name, topic in c.topics.items():
+        if topic.replication is not None:
+            yield from _within(("topics", name, "replication"), topic.replication, 1)
+    kafka = c.kafka
+    if kafka is None:
+        return
+    if not all(_SERVER.fullmatch(part.strip()) for part in kafka.servers.split(",")):
+        text = f"{shown(kafka.servers)} is no list of brokers."
+        yield Flaw(("kafka", "servers"), text, "Write host:port, several with commas between.")
+    if not _PREFIX.fullmatch(kafka.prefix):
+        text = f"{shown(kafka.prefix)} cannot begin a name in Kafka."
+        yield Flaw(("kafka", "prefix"), text, "Use letters, digits, dots, dashes, underscores.")
+    yield from _within(("kafka", "replication"), kafka.replication, 1)
+    if kafka.min_insync is not None:
+        yield from _within(("kafka", "min_insync"), kafka.min_insync, 1, kafka.replication)
+    if kafka.registry and not kafka.registry.startswith(("http://", "https://")):
+        text = f"{shown(kafka.registry)} is no address of a registry."
+        yield Flaw(("kafka", "registry"), text, "Write http://host:port.")
+
+
 # Services --------------------------------------------------------------------------------------
 
 
@@ -362,6 +400,8 @@ RULES: tuple[Callable[[Catalog], Flaws], ...] = (
     own_topics_are_own,
     partitions_fit,
     retention_keeps_something,
+    foreign_schemas_are_named,
+    the_cluster_can_be_found,
     services_name_what_exists,
     lanes_are_equal,
     the_door_only_writes,

@@ -24,7 +24,23 @@ def match(catalog: Catalog) -> list[Flaw]:
         return [Flaw(("flow",), problem.message, problem.fix), *flaws]
     if not isinstance(flow, Flow):
         return [Flaw(("flow",), f"{catalog.flow} is a {type(flow).__name__}, no Flow."), *flaws]
-    return [*_services(catalog, flow), *_door(catalog, flow), *_permissions(catalog, flow), *flaws]
+    return [
+        *_accepted(catalog, flow), *_services(catalog, flow), *_door(catalog, flow),
+        *_permissions(catalog, flow), *flaws,
+    ]  # fmt: skip
+
+
+def _accepted(catalog: Catalog, flow: Flow) -> Flaws:
+    """What a topic accepts from others can be opened."""
+    known = {
+        f"{c.type}/{version}"
+        for c in flow.contracts
+        for version in (c.version, *(older.version for older in c.older))
+    }
+    for name, topic in catalog.topics.items():
+        if topic.accepts and topic.accepts not in known:
+            text = f"the flow has no contract {topic.accepts}."
+            yield Flaw(("topics", name, "accepts"), text, near(topic.accepts, known))
 
 
 def _gateways(catalog: Catalog) -> Flaws:

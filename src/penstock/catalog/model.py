@@ -45,7 +45,11 @@ class Team(Struct, frozen=True, kw_only=True):
 
 
 class Topic(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
-    """A topic: one owning team, one producing service (``journal`` alone has several)."""
+    """A topic: one owning team, one producing service (``journal`` alone has several).
+
+    ``accepts`` is the ``type/version`` of what others write to it without our headers. ``wire``
+    and ``replication`` (None: the cluster's) matter on Kafka only.
+    """
 
     name: str
     owner: str
@@ -55,7 +59,16 @@ class Topic(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     retention_seconds: float | None = None
     retention_bytes: int | None = None
     class_: Literal["critical", "standard", "internal"] = "standard"
+    accepts: str = ""
+    wire: Literal["json", "avro"] = "json"
+    replication: int | None = None
     about: str = ""
+
+    @property
+    def accepted(self) -> tuple[str, int] | None:
+        """Type and version of ``accepts``."""
+        type_, _, version = self.accepts.rpartition("/")
+        return (type_, int(version)) if type_ and version.isdecimal() else None
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -187,8 +200,9 @@ class Client(Struct, frozen=True, kw_only=True):
 
 class KafkaSettings(Struct, frozen=True, kw_only=True):
     """A Kafka cluster: ``servers`` to begin with, ``prefix`` of every topic's and group's name,
-    ``client`` what is passed through to the client library (TLS, SASL). ``registry`` is the URL
-    of a schema registry for topics in Avro's binary form."""
+    ``client`` what is passed through to the client library (TLS, SASL; ``${NAME}`` in it is a
+    variable of the environment). ``registry`` is the URL of a schema registry for topics in
+    Avro's binary form."""
 
     servers: str
     prefix: str = ""

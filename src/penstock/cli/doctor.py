@@ -8,7 +8,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import apsw
 import click
 
+from penstock.assemble import Cluster, House, open_house, open_log
 from penstock.cli.output import output_option, show_rows
 from penstock.embedded.file import SQLITE_SAFE, File, wal_safe
-from penstock.errors import CheckFailed, Problem, World
+from penstock.errors import CheckFailed, NotFound, Problem, World
 
 FREE_BYTES_MIN = 1 << 30
 FLUSHES = 20
@@ -85,13 +87,57 @@ def _sound(path: Path) -> Finding:
     return _finding(f"file {path.name}", found == "ok", found, fix)
 
 
+def _cluster(house: House) -> Iterator[Finding]:
+    """The broker and the database, where the house runs on them."""
+    if house.cluster is None:
+        return
+    yield _asked(
+        "kafka", partial(_topics, house), "Start it, or check its address and the client's settings.",
+    )  # fmt: skip
+    yield _asked(
+        "postgres", partial(_tables, house.cluster), "Start it, or check its address and your rights."
+    )
+
+
+def _asked(check: str, ask: Callable[[], Finding], fix: str) -> Finding:
+    try:
+        return ask()
+    except (Problem, World) as error:
+        return _finding(check, False, str(error), fix)
+
+
+def _topics(house: House) -> Finding:
+    log = open_log(house)
+    try:
+        held = missing = 0
+        for topic in house.catalog.topics:
+            try:
+                held += sum(e.next - e.first for e in log.extent(topic))
+            except NotFound:
+                missing += 1
+    finally:
+        log.close()
+    said = f"{len(house.catalog.topics) - missing} topics, {held} records"
+    return _finding(
+        "kafka", not missing, f"{said}, {missing} topics missing" if missing else said,
+        "penstock topics plan shows them, penstock topics apply makes them.",
+    )  # fmt: skip
+
+
+def _tables(cluster: Cluster) -> Finding:
+    cluster.check()
+    return _finding("postgres", True, "answers, and is of this version")
+
+
 @click.command()
 @output_option
 @click.pass_obj
 def doctor(obj: dict[str, Any], output: str) -> None:
-    """Check this machine and the home folder; exit code 6 when something is unfit."""
+    """Check this machine, the home folder, and on a cluster broker and database; exit code 6 when
+    something is unfit."""
     home = Path(obj["home"])
-    findings = [*_machine(home), *_home(home)]
+    house = open_house(home, obj["catalog"])
+    findings = [*_machine(home), *_home(home), *_cluster(house)]
     show_rows(findings, ("check", "ok", "found", "fix"), output)
     if not all(f["ok"] for f in findings):
         raise CheckFailed("unfit", "Something is unfit.", "See the column fix.")

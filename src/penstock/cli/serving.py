@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -14,8 +15,8 @@ from typing import Any
 import click
 
 from penstock import assemble
-from penstock.engine.shift import Shift
 from penstock.engine.runner import Runner
+from penstock.engine.shift import Shift
 from penstock.errors import Conflict
 from penstock.web.pulse import Pulse, still
 
@@ -38,8 +39,9 @@ def _on_signals(stop: Callable[[], None]) -> None:
 
 
 def own_name() -> str:
-    """A name that no other process of any machine has."""
-    return f"{socket.gethostname()}-{os.getpid()}"
+    """A name that no other process of any machine has: containers that share a host's name are
+    all process 1 of it."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def pulse_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -148,11 +150,18 @@ def _run(shift: Shift, ended: threading.Event) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
               help="Port of API and page; 0 takes any free one.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback unless told so.")
+@click.option("--name", "names", multiple=True, envvar="PENSTOCK_NAMES",
+              help="A name that clients know it by, as of a balancer; repeatable.")  # fmt: skip
 @click.pass_obj
-def web(obj: dict[str, Any], port: int, host: str) -> None:
-    """Run the API and the page in this process until told to stop."""
+def web(obj: dict[str, Any], port: int, host: str, names: tuple[str, ...]) -> None:
+    """Run the API and the page in this process until told to stop.
+
+    It answers to its own addresses and to the names it was given: any other Host is refused, so
+    that no page of elsewhere can reach it by a name of its own.
+    """
     from penstock.web.serve import serve
 
     house = assemble.open_house(obj["home"], obj["catalog"])
     assemble.prepare(house)
-    serve(assemble.make_site(house, host, port), host, port, lambda url: _ready(url=url))
+    site = assemble.make_site(house, host, port, names)
+    serve(site, host, port, lambda url: _ready(url=url))

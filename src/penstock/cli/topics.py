@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from penstock import assemble
-from penstock.cli.output import clean, known, moment, output_option, show_rows, until_interrupted
-from penstock.errors import NotFound
+from penstock.cli.output import (
+    clean,
+    known,
+    moment,
+    output_option,
+    say,
+    show_rows,
+    until_interrupted,
+)
+from penstock.cli.up import cluster_options, use_cluster
+from penstock.errors import CheckFailed, Conflict, NotFound
 from penstock.event import Record
 from penstock.ports import Extent, Log
 
@@ -22,7 +32,7 @@ PAGE_RECORDS = 200
 
 @click.group()
 def topics() -> None:
-    """Topics: list, or follow the records of one."""
+    """Topics: list, follow the records of one, or compare them with a Kafka cluster."""
 
 
 def extents(log: Log, topic: str) -> list[Extent]:
@@ -52,6 +62,88 @@ def list_(obj: dict[str, Any], output: str) -> None:
             }
         )
     show_rows(rows, ("topic", "owner", "producer", "class", "partitions", "records"), output)
+
+
+@topics.command("plan")
+@cluster_options
+@output_option
+@click.pass_context
+def plan_(ctx: click.Context, kafka: str | None, postgres: str | None, output: str) -> None:
+    """Compare the catalog with the Kafka cluster; changes nothing.
+
+    Ends with 0 where they agree, with 6 where something is to be created, changed or decided.
+    """
+    use_cluster(kafka, postgres)
+    with _on_kafka(ctx.obj) as log:
+        if log is None:
+            _show([], output)
+            return
+        changes = log.plan()
+    _show(changes, output)
+    if any(change.act != "unknown" for change in changes):
+        say("Run `penstock topics apply` to create and change these.")
+        ctx.exit(CheckFailed.exit_code)
+
+
+@topics.command("apply")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@cluster_options
+@output_option
+@click.pass_context
+def apply_(
+    ctx: click.Context, yes: bool, kafka: str | None, postgres: str | None, output: str
+) -> None:
+    """Create the catalog's topics on the Kafka cluster, and change the settings of those there.
+
+    Shows the plan and asks. Nothing is ever deleted, and no partition count is changed: with such
+    a difference left it ends with 5.
+    """
+    use_cluster(kafka, postgres)
+    with _on_kafka(ctx.obj) as log:
+        changes = log.plan() if log is not None else []
+        _show(changes, output)
+        todo = [change for change in changes if change.act in ("create", "set")]
+        if log is not None and todo:
+            if not yes:
+                click.confirm(f"Do these {len(todo)}?", abort=True, err=True)
+            log.apply(todo)
+            say(f"Done: {len(todo)}.")
+    refused = [change for change in changes if change.act == "refused"]
+    if refused:
+        raise Conflict(
+            "topics_differ",
+            "; ".join(f"{c.topic} has {c.what} {c.old}, not {c.new}" for c in refused) + ".",
+            "Put the catalog back, or move to a new topic: docs/reference/kafka.md, Partitions.",
+        )
+
+
+@contextlib.contextmanager
+def _on_kafka(obj: dict[str, Any]) -> Iterator[Any]:
+    """The house's log on Kafka; None, and a sentence, where topics lie in the home folder."""
+    house = assemble.open_house(obj["home"], obj["catalog"])
+    if house.cluster is None:
+        say(f"Topics lie in {house.home} and are made at every start: there is nothing to plan.")
+        yield None
+        return
+    log = house.cluster.log(assemble.specs(house.catalog))
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _show(changes: Sequence[Any], output: str) -> None:
+    rows = [
+        {
+            "act": c.act, "topic": c.topic, "what": c.what, "old": c.old, "new": c.new,
+            "reason": c.reason,
+        }
+        for c in changes
+    ]  # fmt: skip
+    if rows or output != "table":
+        show_rows(rows, ("act", "topic", "what", "old", "new", "reason"), output)
+    else:
+        say("Nothing differs.")
 
 
 @topics.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from threading import Event
@@ -29,19 +30,26 @@ from penstock.conformance.stores import (
     traces,
 )
 from penstock.decision import Ref
-from penstock.ports import Store
+from penstock.errors import Contended
+from penstock.ports import Span, Store
 
 contention = Suite[StoreFixture]()
 
 
 def _count_up(open_store: Callable[[], Store], lane: int, rounds: int) -> None:
-    owner = Owner(open_store(), lane)
-    for n in range(rounds):
-        with owner.turn(n + 1) as tx:
-            ref = Ref("sheet", "total")
-            total = int(tx.load([ref]).bodies.get(ref, b"0"))
-            tx.save([sheet("total", b"%d" % (total + 1))])
-            tx.mark(ids(f"{lane}/{n}"))
+    owner, n = Owner(open_store(), lane), 0
+    while n < rounds:
+        with suppress(Contended):  # where two make what was not there yet
+            _count_one(owner, lane, n)
+            n += 1
+
+
+def _count_one(owner: Owner, lane: int, n: int) -> None:
+    with owner.turn(n + 1) as tx:
+        ref = Ref("sheet", "total")
+        total = int(tx.load([ref]).bodies.get(ref, b"0"))
+        tx.save([sheet("total", b"%d" % (total + 1))])
+        tx.mark(ids(f"{lane}/{n}"))
 
 
 def _check_total(store: Store, lanes: Sequence[int], rounds: int) -> None:
@@ -87,6 +95,43 @@ def _stop_inside(open_store: Callable[[], Store], told: Connection) -> None:
         do_everything(tx, "dying")
         told.send(True)
         Event().wait()
+
+
+def _die_deciding(open_store: Callable[[], Store], told: Connection) -> None:
+    store = open_store()
+    owner = Owner(store, 0, 1)
+    with store.begin(_SPANS) as tx:
+        owner.advance(tx, 9)
+        tx.load([Ref("sheet", "a")], ids("a"))
+        told.send(True)
+        Event().wait()
+
+
+_SPANS = {0: (Span("letters", 4, 8), Span("replies", 1, 1)), 1: (Span("letters", 7, 7),)}
+
+
+@contention.scenario("several_processes", "attempts")
+def a_death_is_told_to_the_next_owner(fixture: StoreFixture) -> None:
+    """What a process was deciding when it was killed comes with each claim of its lanes, until
+    the lane has a commit; what a living one is deciding does not."""
+    here, there = PROCESSES.Pipe()
+    with processes(_die_deciding, [(fixture.opener, there)]) as (other,):
+        eventually(here.poll, "the other process is inside")
+        other.kill()
+        other.join()
+    owner = Owner(fixture.open(), 0, 1)
+
+    def told() -> bool:
+        nonlocal owner
+        owner = Owner(fixture.open(), 0, 1)
+        return all(claim.attempted for claim in owner.claims.values())
+
+    eventually(told, "the store has seen the end of the process")
+    assert {lane: claim.attempted for lane, claim in owner.claims.items()} == _SPANS
+    with owner.turn(9, 0):
+        pass
+    again = Owner(fixture.open(), 0, 1)
+    assert {lane: claim.attempted for lane, claim in again.claims.items()} == {0: (), 1: _SPANS[1]}
 
 
 @contention.scenario("several_processes")

@@ -51,7 +51,7 @@ def a_restart_keeps_everything(fixture: LogFixture) -> None:
     assert numbers(whole_topic(log, "notices"), "k1") == [0, 1, 2]
 
 
-@mishaps.scenario("survives_restart")
+@mishaps.scenario("survives_restart", "given_time")
 def a_restart_keeps_append_time_rising(fixture: LogFixture) -> None:
     """A clock that went back over a restart does not make append times fall."""
     opened(fixture).append("letters", [message("k0")], NOW)
@@ -122,6 +122,27 @@ def _holds(log: Log, count: int) -> bool:
 
 
 @mishaps.scenario("several_processes")
+def a_killed_producer_leaves_no_gap(fixture: LogFixture) -> None:
+    """A kill in the middle of appending leaves each partition's messages up to some one of them,
+    and nobody else waits for the dead."""
+    keys = [key for partition in range(4) for key in keys_of(partition, 4, 20)]
+    log = opened(fixture)
+    enough = 400
+    with processes(_append_for_ever, [(fixture.opener, keys)]) as (producer,):
+        eventually(partial(_holds, log, enough), "the other process appends")
+        producer.kill()
+        producer.join()
+    log.append("notices", [message(key, "-1") for key in keys], NOW)
+    for partition in range(4):
+        found = read_all(log, "notices", partition)
+        counts = [len(numbers(found, key)) for key in keys_of(partition, 4, 20)]
+        for key, count in zip(keys_of(partition, 4, 20), counts, strict=True):
+            assert numbers(found, key) == [*range(count - 1), -1]
+        assert sorted(counts, reverse=True) == counts, "a later message is there without earlier"
+        assert max(counts) - min(counts) <= 1
+
+
+@mishaps.scenario("several_processes", "whole_appends")
 def a_killed_producer_leaves_whole_appends(fixture: LogFixture) -> None:
     """A kill in the middle of appending leaves each append whole or not there at all, and
     nobody else waits for the dead."""

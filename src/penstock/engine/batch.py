@@ -47,9 +47,10 @@ from penstock.engine.unit import (
     Unit,
     own_ref,
     published,
+    storable,
 )
 from penstock.errors import Malformed, UnknownSchema
-from penstock.event import Event, Message, Position, Record, child_id, root_id, slot_of
+from penstock.event import Event, Message, Position, Record, child_id, root_id
 from penstock.limits import ATTEMPTS_KEPT_MAX, TEXT_CHARS_MAX
 from penstock.ports import Outgoing, Saved, Waiting
 
@@ -162,7 +163,7 @@ class Batch:
         """What a store can look up; anything else is the failure of the record that named it."""
         for ref in refs:
             assert ref.kind in self.unit.decoders, f"{self.unit.name} has no states of {ref.kind}"
-            ref.key.encode()
+            storable(ref.key)
         return refs
 
     def loaded(self, refs: Sequence[Ref], bodies: dict[Ref, bytes]) -> None:
@@ -292,8 +293,7 @@ class Batch:
         if ref.kind not in self._labels:
             return Saved(ref, ENCODE(state), None)
         label = self._labels[ref.kind](state)
-        if label is not None:
-            label.encode()  # raises for what is no text
+        storable(label)
         return Saved(ref, ENCODE(state), label)
 
     def _rows(self, event: Event, done: Done) -> list[Outgoing]:
@@ -303,7 +303,7 @@ class Batch:
             if key is None:
                 key = event.key
             else:
-                slot_of(key)  # raises for what is no text
+                storable(key)
             if emit.topic not in unit.entry.writes:
                 raise ValueError(f"{unit.name} does not write {emit.topic} by the catalog")
             rows.append(published(unit, event, emit.topic, key, unit.book.seal(emit.data), n))
@@ -322,7 +322,7 @@ class Batch:
             event.trace, self.unit.name, event.notes,  # type: ignore[arg-type]
         )
         key = ask.idempotency_key or id_.hex()
-        (key + ask.name).encode()  # raises for what is no text
+        storable(key + ask.name)
         return Outgoing(ask.gateway, False, message, ask.name, key, ask.due)
 
     def _finish(self, entry: Entry, id_: bytes) -> None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from penstock.contracts.wire import Book
 from penstock.decision import Ref, State
 from penstock.engine.cuts import cut
-from penstock.engine.unit import ENCODE
+from penstock.engine.unit import ENCODE, storable
 from penstock.errors import Contended, StaleOwner, StorageFull, Unreachable
 from penstock.event import Message, root_id
 from penstock.flow import Accepted, Call, Fault, Intake, Reply
@@ -193,7 +193,7 @@ class Gate:
             refs = tuple(wanted.intake.needs(wanted.call))
             for ref in refs:
                 assert ref.kind in self._decoders, f"{self._service} has no states of {ref.kind}"
-                ref.key.encode()
+                storable(ref.key)
             return refs
         except Exception as error:
             return error
@@ -248,16 +248,17 @@ class _Pass:
 
     def _seal(self, ref: Ref, state: State | None, states: dict[Ref, State | None]) -> Saved:
         assert ref in states, f"decide wrote {ref}, which its needs did not name"
-        label = self._labels.get(ref.kind)
-        body = None if state is None else ENCODE(state)
-        return Saved(ref, body, label(state) if label and state is not None else None)
+        labelled = self._labels.get(ref.kind) if state is not None else None
+        label = labelled(state) if labelled else None
+        storable(label)
+        return Saved(ref, None if state is None else ENCODE(state), label)
 
     def _publish(self, call: Call, accepted: Accepted) -> list[Outgoing]:
         rows = []
         for n, emit in enumerate(accepted.done.events):
             type_, version, value = self._book.seal(emit.data)
             key = accepted.key if emit.key is None else emit.key
-            key.encode()  # raises for what is no text
+            storable(key)
             id_ = root_id(call.now, self._service, *accepted.root, type_, str(n))
             message = Message(
                 key, value, id_, type_, version, call.now, b"", call.trace, self._service

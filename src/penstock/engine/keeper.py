@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from penstock.catalog.model import JOURNAL
+from penstock.engine.unit import admitted
 from penstock.errors import OutsideLog, StorageFull
 from penstock.limits import OFFSET_MAX
 from penstock.ports import Extent, Log, Store, TopicSpec
@@ -33,8 +34,9 @@ class Keeper:
         reads: Iterable[TopicSpec],
         readers: Mapping[str, Iterable[Reading]],
         every_seconds: float = 30.0,
+        accepts: Mapping[str, tuple[str, int]] = {},
     ) -> None:
-        self._log, self._store = log, store
+        self._log, self._store, self._accepts = log, store, accepts
         self._topics, self._reads = tuple(topics), tuple(reads)
         self._readers = {topic: tuple(found) for topic, found in readers.items()}
         self._every_ms = int(every_seconds * 1000)
@@ -114,7 +116,7 @@ class Keeper:
             records = self._log.read(topic, partition, first, end - first)
         except OutsideLog:
             return []  # its own keeper dropped them just now
-        return [record.message.id for record in records[: end - first]]
+        return [admitted(self._accepts, r).message.id for r in records[: end - first]]
 
 
 def _bounded(spec: TopicSpec) -> bool:

@@ -15,7 +15,7 @@ from penstock.engine.batch import Batch, Counts, Entry
 from penstock.engine.careful import Careful, only, spans_of
 from penstock.engine.cuts import cut
 from penstock.engine.slots import Slots
-from penstock.engine.unit import Unit, open_record, out_of_order
+from penstock.engine.unit import Unit, admitted, open_record, out_of_order
 from penstock.errors import (
     Contended,
     Corrupt,
@@ -115,6 +115,7 @@ class Worker:
             new = self._rebalance(taken, now)
             done = Progress(records=1) if new else self._turn(taken, now)
             self.trouble.pop(AWAY, None)
+            self._lane.note(self._positions)
             return done
         except StaleOwner:
             # Another worker claimed a lane of ours between take and commit. Nothing was written;
@@ -250,6 +251,7 @@ class Worker:
         except OutsideLog:
             return None
         found = next((r for r in records if r.offset == offset), None)
+        found = admitted(self.unit.accepts, found) if found else None
         return Waiting(record=found, state="waiting", due=now, attempts=0) if found else None
 
     def _write_charge(self, row: Waiting, now: int) -> None:
@@ -283,7 +285,7 @@ class Worker:
             released &= {w.held for w in waiting}
         moved = self._ends(fresh)
         if not waiting and not moved:
-            return Progress(next_due=self._next_due())
+            return Progress(next_due=self.backlog.next_due())
         fresh = [e for e in fresh if (e.event or e.fault) and not self._waits_already(e)]
         cut("worker.open")
         released |= {(w.record.topic, w.record.message.key) for w in self._ahead()}
@@ -297,7 +299,7 @@ class Worker:
         self._remember(batch, moved)
         return Progress(
             records=len(taken.records) + len(waiting), wrote=frozenset(wrote),
-            next_due=self._next_due(),
+            next_due=self.backlog.next_due(),
         )
 
     def _ahead(self) -> list[Waiting]:
@@ -352,8 +354,11 @@ class Worker:
         entries: list[Entry] = []
         closed: set[tuple[str, int]] = set()
         ahead = {w.record.position for w in self._ahead()}
+        accepts = self.unit.accepts
         for record in records:
             place = record.topic, record.partition
+            if place[0] in accepts:
+                record = admitted(accepts, record)
             if ahead and record.position in ahead:
                 closed.add(place)
             if place in closed or record.partition not in self._claims:
@@ -488,9 +493,6 @@ class Worker:
         totals = self.counts
         for name in Counts.__struct_fields__:
             setattr(totals, name, getattr(totals, name) + getattr(batch.counts, name))
-
-    def _next_due(self) -> int | None:
-        return self.backlog.next_due()
 
 
 class _BadDeploy(Exception):

@@ -67,6 +67,7 @@ INSERT INTO outbox(scope, destination, is_topic, shard, key, name, idempotency_k
 _CLOSE = """
 UPDATE outbox SET settled_at = ?, outcome = ?, attempts = ?, error = ?, retry_at = ?,
   settled_txn = ? WHERE id = ? AND settled_at IS NULL RETURNING id"""
+_CLOSE_ALIKE = _CLOSE.replace("id = ?", "id IN carray(?)")
 _DUE = (
     "id, destination, is_topic, message, name, idempotency_key, due, attempts, retry_at, made_at,"
     " txn, epoch"
@@ -260,10 +261,18 @@ class SqliteStore:
             tx = SqliteTx(self.file, self.scope, self.direct)
             shards = {r.shard for r in rows}
             tx.advance([Advance(courier_lane(s), epochs[s], {}) for s in sorted(shards)], now)
-            changed = self.file.run_many(_CLOSE, [_closing(r, now, tx.number) for r in rows])
+            changed = self._close([_closing(r, now, tx.number) for r in rows])
             closed = {id_ for (id_,) in changed} - {r.id for r in rows if r.retry_at}
             answers = [r.answer for r in rows if r.answer is not None and r.id in closed]
             tx.send([Outgoing(answers_to, True, m) for m in answers], now)
+
+    def _close(self, endings: list[tuple[Any, ...]]) -> list[Any]:
+        """The ids that were open. Rows that end alike, as those of a topic do, go in one run of
+        the statement: a third of what a run for each costs."""
+        if len({ending[:-1] for ending in endings}) > 1:
+            return self.file.run_many(_CLOSE, endings)
+        ids = apsw.carray(array("q", [ending[-1] for ending in endings]))
+        return self.file.run(_CLOSE_ALIKE, (*endings[0][:-1], ids))
 
     def scan(self, what: Scan) -> list[Row]:
         """Read for people and recovery; an absent service has no rows."""
