@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import unused_port
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.grounds"]
 
 CHROMIUM = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
 CHROMIUM_ARGUMENTS = [

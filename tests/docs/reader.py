@@ -26,7 +26,9 @@ BOUNDED = {  # what never ends by itself, or would run this very test
     r"^(\./penstock topics tail \S+)(?!.*--no-follow)": r"\1 --no-follow",
     r"^\./penstock bench\b": "./penstock bench --help",
     r"^\./test\b": "test -x ./test",
-    r"^(\./)?penstock up\b": "./penstock status",  # it runs already, in another terminal
+    r"^(\./)?penstock up\b.*": "./penstock status",  # it runs already, in another terminal
+    r"^export PENSTOCK_(KAFKA|POSTGRES)=.*": ":",  # the reader has a broker of its own
+    r"^docker compose\b.*": "test -f compose.yaml",  # tests/deploy starts what is in it
 }
 ELSEWHERE = re.compile(r"^\./penstock (demo|worker|web)\b")  # needs a home of its own
 UP = re.compile(r"^\./penstock up\b")
@@ -56,15 +58,16 @@ B2;TASSE;Tasse;6;05.01.2026 11:00;4.95;Deutschland
 class Reader:
     """Runs blocks in ``desk``; ``up`` runs from ``start`` to ``stop``."""
 
-    def __init__(self, desk: Path) -> None:
-        self.desk = desk
+    def __init__(self, desk: Path, kafka: str = "", postgres: str = "") -> None:
+        self.desk, self._kafka, self._postgres = desk, kafka, postgres
         self._seen: set[str] = set()
         self._url = PORT
         self._up: subprocess.Popen[str] | None = None
         self._arrange()
 
     def _arrange(self) -> None:
-        for name in ("src", "docs", "contracts", "tools", "tests", "README.md", "pyproject.toml"):
+        for name in ("src", "docs", "contracts", "tools", "tests", "README.md", "pyproject.toml",
+                     "compose.yaml", "deploy"):  # fmt: skip
             (self.desk / name).symlink_to(ROOT / name)
         for name, text in (
             ("penstock", f'exec {sys.executable} -m penstock "$@"\n'),
@@ -86,13 +89,16 @@ class Reader:
     def environment(self) -> dict[str, str]:
         """The reader's: no variable of ours, programs of the desk first."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+        ours = {"PENSTOCK_KAFKA": self._kafka, "PENSTOCK_POSTGRES": self._postgres}
+        kept |= {name: value for name, value in ours.items() if value}
         return {**kept, "PATH": f"{self.desk / 'bin'}:{kept['PATH']}", "NO_COLOR": "1"}
 
     def start(self) -> None:
-        """``up`` in another terminal, on a free port."""
+        """``up`` in another terminal, on a free port, as the documents start it."""
         out = (self.desk / "up.out").open("w")
+        where = ("--kafka", self._kafka, "--postgres", self._postgres) if self._kafka else ()
         self._up = subprocess.Popen(
-            [sys.executable, "-m", "penstock", "up", "--port", "0"],
+            [sys.executable, "-m", "penstock", "up", "--port", "0", *where],
             cwd=self.desk, env=self.environment, stdout=out, stderr=out, text=True,
         )
         out.close()

@@ -1,19 +1,22 @@
 """A whole flow in one thread: workers, couriers, gate, gateways and a clock turned by hand.
 
-``Rig`` runs any Flow with its Catalog on one of two pairs. Without a home: memory log and
-in-memory stores, where every topic leaves by outbox and courier. With one: the embedded pair,
-where a service's topics are appended in its own commit. ``run`` turns everybody until nothing
-moves; time passes only in ``wait`` and in a slow call.
+``Rig`` runs any Flow with its Catalog on one of the pairs. On nothing: memory log and in-memory
+stores, where every topic leaves by outbox and courier. On a home folder: the embedded pair, where
+a service's topics are appended in its own commit. On servers: PostgreSQL with Kafka, or with the
+memory log. ``run`` turns everybody until nothing moves; time passes only in ``wait`` and in a slow
+call.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 
 from penstock import assemble
 from penstock.catalog.model import JOURNAL, Catalog, GatewayEntry
@@ -31,24 +34,11 @@ from penstock.log.embedded import EmbeddedLog
 from penstock.ports import Gateway, Log, Ok, Outcome, Refused, Unavailable, Unknown
 from penstock.ports import Request as Asked
 from penstock.store.sqlite import SqliteStore
+from tests.flows.ground import Ground, HandClock, HandTimed, HastyClock, Servers, real_now
 
-NOW = 1_767_600_000_000
 TURNS_MAX = 5000
-
-
-class HandClock:
-    """The ``Clock`` port, moved by hand."""
-
-    def __init__(self, now: int = NOW) -> None:
-        self._now = now
-
-    def now(self) -> int:
-        """Milliseconds since the epoch, as far as it was moved."""
-        return self._now
-
-    def pass_(self, milliseconds: int) -> None:
-        """Let time go by."""
-        self._now += milliseconds
+REST_SECONDS = 60  # until servers have told everything, on a busy machine
+LOOK_SECONDS = 0.02
 
 
 class Scripted:
@@ -129,11 +119,16 @@ class Rig:
     """A flow with everything that runs it; see the module."""
 
     def __init__(
-        self, flow: Flow, catalog: Catalog, home: Path | None = None,
+        self, flow: Flow, catalog: Catalog, ground: Ground = None,
         gateways: Mapping[str, Gateway] | None = None, clock: HandClock | None = None,
         shared: Iterable[str] = (),
     ) -> None:
-        self.flow, self.catalog, self.home = flow, catalog, home
+        self.flow, self.catalog = flow, catalog
+        self.servers = ground if isinstance(ground, Servers) else None
+        self.home = home = None if isinstance(ground, Servers) else ground
+        self._news = threading.Event()
+        if self.servers is not None:
+            self.servers.rigs.append(self)
         self.clock, self.book = clock or HandClock(), Book(flow.contracts)
         self.house = assemble.House(
             home=home or Path(), catalog=catalog, flow=flow, book=self.book
@@ -143,7 +138,7 @@ class Rig:
         self.gateways |= dict(gateways or {})
         self.log: Log = self.new_log()
         self.log.ensure(assemble.specs(catalog))
-        self.stores: dict[str, SqliteStore] = {}
+        self.stores: dict[str, Any] = {}
         self.workers: dict[str, Worker] = {}
         self.couriers: dict[str, Courier] = {}
         self.pools: dict[str, HandPool] = {}
@@ -165,6 +160,11 @@ class Rig:
 
     def new_log(self) -> Log:
         """A log of one's own on the same topics (the memory log is one for all)."""
+        if self.servers is not None and self.servers.kafka:
+            log = self.servers.cluster.log(
+                assemble.specs(self.catalog), lambda topics: self._news.set()
+            )
+            return log if isinstance(self.clock, HastyClock) else HandTimed(log, self.clock)
         if self.home is None:
             return assemble.make_memory_log(self.house)
         return EmbeddedLog(self.home, assemble.specs(self.catalog), self._shared)
@@ -173,8 +173,10 @@ class Rig:
         """The topics that the service alone produces."""
         return assemble.own_topics(self.catalog, service)
 
-    def new_store(self, service: str) -> SqliteStore:
+    def new_store(self, service: str) -> Any:
         """The service's store on a connection of its own; in memory there is one."""
+        if self.servers is not None:
+            return self.servers.cluster.store(service)
         if self.home is None:
             made = self.stores.get(service)
             return made or assemble.make_memory_store(self.house, service, direct=False)
@@ -195,8 +197,11 @@ class Rig:
             for name in unit.entry.asks if name in self.catalog.gateways
         }
         written = {*unit.entry.writes, unit.answers, unit.dead} & self.catalog.topics.keys()
-        carried = sorted(written - set(self.stores[service].direct))
-        return Courier(unit, self.log, self.stores[service], found, pool, carried)
+        store = self.stores[service]
+        carried = sorted(written - set(getattr(store, "direct", ())))
+        courier = Courier(unit, self.log, store, found, pool, carried)
+        courier.shards = frozenset(range(store.features.shards))
+        return courier
 
     def start(self, service: str) -> None:
         """Start a service's worker and courier from what is stored, as after a crash."""
@@ -218,9 +223,23 @@ class Rig:
         )
 
     def close(self) -> None:
-        """Leave every group."""
+        """Leave every group, and let go of servers."""
         for worker in self.workers.values():
             worker.leave()
+        if self.servers is not None:
+            for store in self.stores.values():
+                store.close()
+            if self.servers.kafka:
+                self.log.close()  # type: ignore[attr-defined]
+
+    def commits(self, service: str) -> int:
+        """How many there were so far; on a database those of all services."""
+        if self.servers is None:
+            return int(self.stores[service].file.commits)
+        with psycopg.connect(self.servers.dsn) as connection:
+            row = connection.execute("SELECT last_value FROM penstock.txns").fetchone()
+        assert row is not None
+        return int(row[0])
 
     # Time and turns ----------------------------------------------------------------------------
 
@@ -237,13 +256,38 @@ class Rig:
         return moved
 
     def run(self) -> Rig:
-        """Turn until nothing moves at this time."""
-        idle = 0
-        for _ in range(TURNS_MAX):
+        """Turn until nothing moves at this time, and whoever reads has read it all."""
+        idle, until = 0, real_now() + REST_SECONDS * 1000
+        turns = TURNS_MAX if self.log.features.at_once else 1_000_000
+        for _ in range(turns):
             idle = 0 if self.turn() else idle + 1
-            if idle > 2:
-                return self
-        raise AssertionError("the flow does not come to rest")
+            if not idle or self.log.features.at_once:
+                if idle > 2:
+                    return self
+            elif self.behind() and real_now() < until:
+                self._news.wait(LOOK_SECONDS)
+                self._news.clear()
+            elif idle > 1:
+                break
+        behind = self.behind()
+        assert not self.log.features.at_once and not behind, f"it does not come to rest: {behind}"
+        return self
+
+    def behind(self) -> list[str]:
+        """Where readers have not come to the end of what they read; not of those that stand still
+        for a reason."""
+        ends = {topic: self.log.extent(topic) for topic in self.catalog.topics}
+        found = []
+        for name, worker in self.workers.items():
+            if worker.stopped or worker.trouble:
+                continue
+            rows = {int(row.key): row.body for row in self.rows(name, "positions")}
+            for topic in worker.unit.reads:
+                for lane, extent in enumerate(ends[topic]):
+                    at = rows.get(lane, {}).get(topic, extent.first)
+                    if at < extent.next:
+                        found.append(f"{name} is at {at} of {topic}[{lane}]@{extent.next}")
+        return found
 
     def wait(self, milliseconds: int, times: int = 1) -> Rig:
         """Let time pass and run, as often as said."""

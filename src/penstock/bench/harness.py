@@ -5,11 +5,8 @@ What `up` runs, minus HTTP and sandboxes: the same units, workers, couriers, fil
 
 from __future__ import annotations
 
-import gc
 import multiprocessing as mp
 import multiprocessing.sharedctypes
-import os
-import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,14 +14,15 @@ from typing import Any
 from msgspec import Struct
 
 from penstock import assemble
+from penstock.bench.child import cpu_seconds, memory_mb, settle_memory
 from penstock.catalog.model import GatewayEntry
 from penstock.decision import Service
 from penstock.engine.courier import Courier
 from penstock.engine.runner import Runner
 from penstock.engine.slots import Slots
-from penstock.engine.unit import unit_of
+from penstock.engine.unit import Unit, unit_of
 from penstock.engine.worker import Worker
-from penstock.ports import Gateway
+from penstock.ports import Gateway, Log, Store
 
 Gateways = Mapping[str, Gateway]
 # Made ready before the clock starts; what it returns feeds until all orders have ended.
@@ -44,7 +42,21 @@ def runner(stage: Stage, service: Service, gateways: Gateways, batch: int) -> Ru
     house = stage.house
     unit = unit_of(service, house.catalog, house.book)
     log, store = assemble.make_log(house), assemble.make_store(house, service.name)
-    inline = {
+    wakes = assemble.make_wakes(house, service.name)
+    courier = _courier(unit, log, store, gateways)
+    slots = Slots(house.run / f"{service.name}.slots", unit.lanes)
+    return Runner(Worker(unit, log, store, slots, batch), courier, wakes, assemble.WallClock())
+
+
+def _courier(unit: Unit, log: Log, store: Store, gateways: Gateways) -> Courier | None:
+    if not unit.entry.asks:
+        return None
+    return Courier(unit, log, store, inline(unit, gateways), NoThreads())
+
+
+def inline(unit: Unit, gateways: Gateways) -> dict[str, tuple[GatewayEntry, Gateway]]:
+    """Those gateways that the service asks, to be called without a thread."""
+    return {
         name: (
             GatewayEntry(name=name, owner="", handler="", inline=True, max_in_flight=1),
             gateways[name],
@@ -52,13 +64,9 @@ def runner(stage: Stage, service: Service, gateways: Gateways, batch: int) -> Ru
         for name in unit.entry.asks
         if name in gateways
     }
-    wakes = assemble.make_wakes(house, service.name)
-    courier = Courier(unit, log, store, inline, _NoThreads()) if unit.entry.asks else None
-    slots = Slots(house.run / f"{service.name}.slots", unit.lanes)
-    return Runner(Worker(unit, log, store, slots, batch), courier, wakes, assemble.WallClock())
 
 
-class _NoThreads:
+class NoThreads:
     """Inline gateways need no pool."""
 
     def submit(self, gateway: str, work: Callable[[], None]) -> None:
@@ -75,44 +83,25 @@ class Measured(Struct, frozen=True, kw_only=True):
     memory_mb: dict[str, float]
 
 
-def memory_mb() -> float:
-    """This process's proportional share of memory (PSS)."""
-    with open(f"/proc/{os.getpid()}/smaps_rollup") as file:
-        for line in file:
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
-
-
 def _serve(
     stage: Stage, service: Service, gateways: Gateways, batch: int, ready: Any, result: Any
 ) -> None:
     running = runner(stage, service, gateways, batch)
-    _settle_memory()
+    settle_memory()
     ready.wait()
-    began = _cpu_seconds()
+    began = cpu_seconds()
     while stage.done.value < stage.orders:
         running.turn()
-    result.put((service.name, running.worker.counts.handled, _cpu_seconds() - began, memory_mb()))
+    result.put((service.name, running.worker.counts.handled, cpu_seconds() - began, memory_mb()))
 
 
 def _feed(stage: Stage, feed: Feed, ready: Any, result: Any) -> None:
     begin = feed(stage)
-    _settle_memory()
+    settle_memory()
     ready.wait()
-    began = _cpu_seconds()
+    began = cpu_seconds()
     begin()
-    result.put(("door", 0, _cpu_seconds() - began, memory_mb()))
-
-
-def _settle_memory() -> None:
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 1000)
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    result.put(("door", 0, cpu_seconds() - began, memory_mb()))
 
 
 def run(

@@ -1,9 +1,8 @@
-"""The second flow from request to letter, on both pairs of backends, with the same outcome."""
+"""The second flow from request to letter, on every pair of backends, with the same outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,24 +12,25 @@ from penstock.contracts.snapshot import verify
 from penstock.decision import Ref
 from penstock.dotted import resolve
 from penstock.flow import Call
+from tests.flows.ground import Ground, HandClock
 from tests.flows.library import CATALOG, FLOW, SNAPSHOTS
 from tests.flows.library.door import Delivery, LoanWish, Scanned
 from tests.flows.library.lending import LOAN_SECONDS, Loan, Shelf
 from tests.flows.library.notices import Member
-from tests.flows.rig import HandClock, Rig, Scripted
+from tests.flows.rig import Rig, Scripted
 
 Open = Callable[..., Rig]
 
 
-@pytest.fixture(params=["memory", "embedded"])
-def library(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture
+def library(ground: Ground) -> Iterator[Open]:
     """Opens the library on one pair of backends, with scripts for deposits by loan."""
     opened: list[Rig] = []
 
     def open_(**deposits: list[str]) -> Rig:
-        home, clock = tmp_path if request.param == "embedded" else None, HandClock()
+        clock = HandClock()
         gateways = {"deposits": Scripted(deposits, clock), "post": Scripted(clock=clock)}
-        opened.append(Rig(FLOW, load_catalog(CATALOG), home, gateways, clock))
+        opened.append(Rig(FLOW, load_catalog(CATALOG), ground, gateways, clock))
         return opened[-1]
 
     yield open_
@@ -157,7 +157,7 @@ def test_notices_go_on_after_a_park(library: Open) -> None:
 def test_a_group_at_the_counter_commits_once_and_a_key_asks_once(library: Open) -> None:
     rig = library()
     buy(rig)
-    commits = rig.stores["counter"].file.commits
+    commits = rig.commits("counter")
     wish = LoanWish(loan="l1", member="mia", title="emma")
     calls = [
         Call(client="c", now=rig.clock.now(), body=wish, idempotency_key="k", digest=digest)
@@ -165,18 +165,18 @@ def test_a_group_at_the_counter_commits_once_and_a_key_asks_once(library: Open) 
     ]
     replies = rig.requests("lend", calls)
     assert [reply.status for reply in replies] == [202, 202, 422, 202]
-    assert rig.stores["counter"].file.commits == commits + 1
+    assert rig.commits("counter") == commits + 1
     rig.run()
     assert len(rig.records("requests")) == 1
 
 
-def test_both_pairs_come_to_the_same_end(tmp_path: Path) -> None:
+def test_all_pairs_come_to_the_same_end(ground: Ground) -> None:
     scripts = {"l1": ["unknown"], "l3": ["refused"], "l5": ["unavailable"], "l7": ["crash"]}
     ends = []
-    for home in (None, tmp_path):
+    for each in (None, ground):
         clock = HandClock()
         gateways = {"deposits": Scripted(scripts, clock), "post": Scripted(clock=clock)}
-        rig = Rig(FLOW, load_catalog(CATALOG), home, gateways, clock)
+        rig = Rig(FLOW, load_catalog(CATALOG), each, gateways, clock)
         buy(rig, count=6)
         for n in range(10):
             ask(rig, f"l{n}", member="nowhere" if n == 4 else f"m{n % 3}")

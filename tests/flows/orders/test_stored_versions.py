@@ -13,18 +13,18 @@ from penstock.flow import Flow
 from penstock.flows.orders import FLOW
 from penstock.flows.orders.gateways.instant import gateways
 from penstock.flows.orders.requests import ScanIn, StockEntry, StockIn
+from tests.flows.ground import Ground
 from tests.flows.rig import Rig
 
 STORED = (Path(__file__).parents[2] / "data" / "order.placed.v1.json").read_bytes()
 ORDER = "ord_from_long_ago"
 
 
-@pytest.fixture(params=["memory", "embedded"])
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
-    """The order flow on both pairs of backends, with stock for the stored order."""
+@pytest.fixture
+def shop(ground: Ground) -> Rig:
+    """The order flow on every pair of backends, with stock for the stored order."""
     flow: Flow = FLOW
-    home = tmp_path if request.param == "embedded" else None
-    rig = Rig(flow, load_catalog(None), home, gateways())
+    rig = Rig(flow, load_catalog(None), ground, gateways())
     entries = tuple(StockEntry(sku=sku, quantity=10) for sku in ("TEAPOT", "MUG"))
     may = ("load_stock", "load_prices", "supplied_prices")
     rig.request("load_stock", StockIn(file="f", entries=entries), may=may)

@@ -34,6 +34,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="penstock sandbox", description=__doc__)
     parser.add_argument("kind", choices=("provider", "carrier", "mail"))
     parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
+    parser.add_argument("--host", default=HOST, help="loopback unless told so")
     parser.add_argument("--home", type=Path, required=True, help="folder of the ledger")
     parser.add_argument("--door", default="", help="where webhooks go, http://HOST:PORT")
     parser.add_argument("--scans", choices=("on", "off"), default="on", help="carrier only")
@@ -42,18 +43,18 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def listen(port: int) -> socket.socket:
-    """A listening socket on the loopback. Raises ``Conflict`` when the port is taken."""
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ``Conflict`` when the port is taken."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     # inherited by what is accepted: an answer leaves as two writes, and Nagle would hold the second
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        message = f"cannot listen on {HOST}:{port}: {error.strerror}."
+        message = f"cannot listen on {host}:{port}: {error.strerror}."
         raise Conflict("port_taken", message, "Choose another --port, or 0 for any.") from error
     return listener
 
@@ -90,14 +91,14 @@ async def serve_http(args: argparse.Namespace, ledger: Ledger, listener: socket.
     """Run the provider or the carrier until told to end."""
     pump = Pump(ledger, args.door)
     if args.kind == "provider":
-        desk = Desk(ledger, provider.OPERATIONS, faults.PROVIDER, "/payments/", pump)
+        desk = Desk(ledger, provider.OPERATIONS, faults.PROVIDER, "/payments/", pump, args.host)
     else:
         pace = carrier.Pace(
             handover_seconds=args.handover_seconds,
             delivery_seconds=args.delivery_seconds,
             scans=args.scans == "on",
         )
-        desk = Desk(ledger, carrier.operations(pace), faults.CARRIER, "/labels/", pump)
+        desk = Desk(ledger, carrier.operations(pace), faults.CARRIER, "/labels/", pump, args.host)
     pumping = asyncio.create_task(pump.run())
     serving = asyncio.create_task(_Server(desk).serve([listener]))
     await asyncio.wait({pumping, serving}, return_when="FIRST_COMPLETED")
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        with contextlib.closing(listen(args.port)) as listener:
+        with contextlib.closing(listen(args.host, args.port)) as listener:
             name = LEDGER if args.kind == "mail" else f"{args.kind}.sqlite"
             with contextlib.closing(Ledger(args.home / name)) as ledger:
                 announce(listener)

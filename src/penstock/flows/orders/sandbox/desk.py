@@ -148,7 +148,7 @@ class Desk:
     """The ASGI application of one sandbox.
 
     ``outcomes_at`` is the path under which a key's first outcome is found; ``known_faults`` what
-    may be scripted. ``pump`` sends the webhooks.
+    may be scripted. ``pump`` sends the webhooks. ``host`` is the address it listens on.
     """
 
     def __init__(
@@ -158,7 +158,9 @@ class Desk:
         known_faults: frozenset[str],
         outcomes_at: str,
         pump: Pump,
+        host: str = "",
     ) -> None:
+        self._hosts = HOSTS | {host}
         self._ledger, self._operations, self._pump = ledger, operations, pump
         self._known_faults, self._outcomes_at = known_faults, outcomes_at
         self._stopping = asyncio.Event()
@@ -173,7 +175,7 @@ class Desk:
             raise AssertionError(f"the sandbox serves HTTP only, not {scope['type']}")
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         raw = await _read(receive)
-        if headers.get("host", "").rsplit(":", 1)[0] not in HOSTS:
+        if headers.get("host", "").rsplit(":", 1)[0] not in self._hosts:
             answer = reply(421, {"reason": "this sandbox serves its own machine only"})
         elif raw is None:
             answer = reply(413, {"reason": f"a body has at most {BODY_BYTES_MAX} bytes"})
