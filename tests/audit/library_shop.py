@@ -21,7 +21,8 @@ from penstock.sim.audit.report import Report, audit
 from tests.flows.library import CATALOG, FLOW, SNAPSHOTS
 from tests.flows.library.door import Delivery, LoanWish, Scanned
 from tests.flows.library.lending import LOAN_SECONDS
-from tests.flows.rig import HandClock, Rig, Scripted
+from tests.flows.ground import Ground, HandClock
+from tests.flows.rig import Rig, Scripted
 
 READS = {
     s.name: {topic: frozenset(types) for topic, types in s.reads.items()} for s in FLOW.services
@@ -31,14 +32,16 @@ NOWHERE = "nowhere man"  # has no address: letters to him are parked
 Operate = Callable[[Rig, Record], None]
 
 
-def open_library(home: Path, catalog: Catalog | None = None, clock: HandClock | None = None) -> Rig:
-    """The library on embedded files; the first call about a deposit of l1 finds nobody."""
+def open_library(
+    ground: Ground, catalog: Catalog | None = None, clock: HandClock | None = None
+) -> Rig:
+    """The library; the first call about a deposit of l1 finds nobody."""
     clock = clock or HandClock()
     gateways = {
         "deposits": Scripted({"l1": ["unavailable", "unknown"], "l4": ["refused"]}, clock),
         "post": Scripted(clock=clock),
     }
-    return Rig(FLOW, catalog or load_catalog(CATALOG), home, gateways, clock)
+    return Rig(FLOW, catalog or load_catalog(CATALOG), ground, gateways, clock)
 
 
 def keeping(seconds: float) -> Catalog:
@@ -53,9 +56,10 @@ def keeping(seconds: float) -> Catalog:
 def leave(rig: Rig) -> None:
     """Leave the groups and close every file, as an orderly end does."""
     rig.close()
-    rig.log.close()  # type: ignore[attr-defined]
-    for store in rig.stores.values():
-        store.file.close()
+    if rig.servers is None:
+        rig.log.close()  # type: ignore[attr-defined]
+        for store in rig.stores.values():
+            store.file.close()
 
 
 def buy(rig: Rig, *titles: str) -> None:

@@ -45,7 +45,7 @@ def test_what_is_written_is_read(messages: list[Message], partition: int, offset
     assert [fact[:6] for fact in found] == [
         ("loans", partition, offset + n, 12345, 3, 4) for n in range(len(messages))
     ]
-    assert [fact[6:] for fact in found] == [msgspec.structs.astuple(m) for m in messages]
+    assert [fact.content for fact in found] == [msgspec.structs.astuple(m) for m in messages]
 
 
 @given(MESSAGES)

@@ -20,7 +20,7 @@ def stage(tmp_path: Path, kafka: str, dsn: str, prefix: str) -> Iterator[Stage]:
 def test_the_demo_ends_as_in_a_home_folder_and_is_audited(stage: Stage) -> None:
     said = stage.said("demo", "--exit", "--port", "0", "-o", "json")
     assert sum(said["states"].values()) == said["orders"] > 100
-    assert {"completed", "cancelled", "rejected"} <= said["states"].keys()
+    assert {"completed", "cancelled", "on_hold"} <= said["states"].keys()
     assert said["arranged"]
     assert not list(stage.home.glob("*.db")), "no state lies in the home folder"
     audit = stage.run("audit")

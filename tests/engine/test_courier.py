@@ -223,7 +223,7 @@ def test_a_courier_killed_after_the_call_repeats_it_with_its_key() -> None:
 
 
 def test_of_two_couriers_the_older_one_closes_nothing(tmp_path: Path) -> None:
-    rig, gateway = bank(home=tmp_path)
+    rig, gateway = bank(ground=tmp_path)
     asking(rig, "k")
     old, pool = rig.couriers["tally"], rig.pools["tally"]
     old.step(rig.clock.now())
@@ -275,7 +275,7 @@ def test_topics_go_out_in_order_per_key_and_a_repeat_keeps_its_ids() -> None:
 
 
 def test_a_full_disk_stops_the_courier_for_a_while_and_costs_no_effect(tmp_path: Path) -> None:
-    rig, gateway = bank(home=tmp_path)
+    rig, gateway = bank(ground=tmp_path)
     asking(rig, "k")
     file = rig.stores["tally"].file
     pages = file.run("PRAGMA page_count")[0][0]
@@ -313,7 +313,7 @@ def test_a_full_disk_stops_the_worker_for_a_while(tmp_path: Path) -> None:
 
 
 def test_a_courier_left_alone_claims_once(tmp_path: Path) -> None:
-    rig, _ = bank(home=tmp_path)
+    rig, _ = bank(ground=tmp_path)
     for _ in range(3):
         rig.run()
     find = "SELECT epoch FROM owners WHERE lane = ?"
@@ -322,7 +322,7 @@ def test_a_courier_left_alone_claims_once(tmp_path: Path) -> None:
 
 
 def test_a_result_that_comes_after_its_courier_was_overtaken_is_dropped(tmp_path: Path) -> None:
-    rig, gateway = bank(home=tmp_path)
+    rig, gateway = bank(ground=tmp_path)
     asking(rig, "k1", "k2")
     old, pool, other = rig.couriers["tally"], rig.pools["tally"], HandPool()
     old.step(rig.clock.now())

@@ -64,7 +64,8 @@ def test_a_label_with_such_a_text_fails() -> None:
         return "a\0b" if state.steps == (1,) else "fine"
 
     service = Service(
-        name="tally", kind="tally", states={"tally": Tally, "pot": Pot}, reads={"steps": ("step.taken",)},
+        name="tally", kind="tally", states={"tally": Tally, "pot": Pot},
+        reads={"steps": ("step.taken",)},
         decide=decide, needs=needs, labels={"tally": labelled},
     )
     rig = tally_rig(attempts=1, service=service, reads=("steps",))

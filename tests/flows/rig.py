@@ -270,7 +270,8 @@ class Rig:
             elif idle > 1:
                 break
         behind = self.behind()
-        assert not self.log.features.at_once and not behind, f"it does not come to rest: {behind}"
+        if behind or self.log.features.at_once:
+            raise AssertionError(f"the flow does not come to rest: {behind}")
         return self
 
     def behind(self) -> list[str]:

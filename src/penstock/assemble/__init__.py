@@ -7,7 +7,7 @@ it runs on is decided here and nowhere else.
 
 from __future__ import annotations
 
-from penstock.assemble.cluster import Cluster
+from penstock.assemble.cluster import Cluster, cluster_of
 from penstock.assemble.house import (
     CARRIED_VARIABLE,
     HomeLock,
@@ -61,7 +61,7 @@ __all__ = [
     "House",
     "Readers",
     "WallClock",
-    "all_sandboxes",
+    "all_sandboxes", "cluster_of",
     "command",
     "contracts_folder",
     "decoders",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,8 +21,8 @@ from penstock.flow import Flow
 from penstock.ports import TopicSpec
 
 if TYPE_CHECKING:
-    from penstock.log.kafka_avro import AvroWire
     from penstock.log.kafka import KafkaLog
+    from penstock.log.kafka_avro import AvroWire
     from penstock.store.postgres import PostgresStore
     from penstock.store.postgres_reading import PostgresReader
     from penstock.store.postgres_reports import PostgresReports
@@ -42,6 +42,19 @@ class Cluster(Struct, frozen=True, kw_only=True):
     kafka: KafkaSettings
     postgres: str  # a connection string: it may hold a password, so it is never printed
     contracts: Path | None = None  # the folder of schema snapshots, for topics in Avro
+
+    def client_settings(self) -> dict[str, Any]:
+        """What a Kafka client of anybody's is given to reach this broker."""
+        from penstock.log.kafka_clients import client_settings
+
+        return client_settings(self.kafka)
+
+    @property
+    def schema(self) -> str:
+        """The database's schema that all lies in."""
+        from penstock.store.postgres_session import schema_of
+
+        return schema_of(self.postgres)
 
     def log(
         self, specs: Sequence[TopicSpec], arrived: Callable[[Iterable[str]], None] = nobody_listens

@@ -183,4 +183,7 @@ def measure(plan: Plan, names: Sequence[str]) -> Iterator[Figure]:
     )
     plan.ground.clear()
     for name in names or tuple(FIGURES):
-        yield from FIGURES[name](plan)
+        for figure in FIGURES[name](plan):
+            beside = f", {figure.ratio:g} of {figure.reference:g}" if figure.reference else ""
+            plan.say(f"{figure.name}: {figure.value:g} {figure.unit}{beside}")
+            yield figure

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 from msgspec import Struct
@@ -22,6 +22,8 @@ from penstock.dotted import resolve
 from penstock.errors import NotFound, Usage
 from penstock.flow import Flow
 from penstock.sim.audit.books import Books, Rule
+from penstock.sim.audit.cluster import Where, books_of_cluster
+from penstock.sim.audit.cluster import is_running as cluster_runs
 from penstock.sim.audit.files import Reads, Unfit, books_of, latest, snapshots
 from penstock.sim.audit.opening import is_running
 from penstock.sim.audit.platform import RULES
@@ -67,7 +69,7 @@ def audit_command(
     ctx: click.Context, journals: tuple[Path, ...], grace: float | None, against: Path | None,
     contracts: Path | None, wanted: str, output: str,
 ) -> None:  # fmt: skip
-    """Check a home folder against the promises, by its files alone.
+    """Check a home folder, or the cluster it runs on, against the promises.
 
     The auditor shares no code with the engine: it decodes logs, stores and the sandboxes' ledgers
     by the documented formats, opens all of them read-only, and says which rule is broken, about
@@ -76,14 +78,15 @@ def audit_command(
     Exit codes: 0 clean; 6 a rule is violated; 7 a rule examined nothing, and none is violated.
     """
     home = Path(ctx.obj["home"])
-    if not home.is_dir():
-        raise NotFound("no_home", f"There is no home {home}.", "Name one with --home.")
     asked = _asked(ctx.obj["catalog"], contracts, wanted)
-    running = is_running(home)
-    if running and grace is None:
-        grace = GRACE_SECONDS
+    if not home.is_dir() and assemble.cluster_of(asked.catalog) is None:
+        raise NotFound("no_home", f"There is no home {home}.", "Name one with --home.")
     try:
-        books = _books(home, asked, journals, grace, against, running=running)
+        cluster = _cluster(asked.catalog)
+        running = is_running(home) if cluster is None else cluster_runs(cluster)
+        if running and grace is None:
+            grace = GRACE_SECONDS
+        books = _books(home, cluster, asked, journals, grace, against, running=running)
     except Unfit as unfit:
         raise Usage("unfit", unfit.message, unfit.fix) from None
     report = audit(books, asked.rules)
@@ -126,23 +129,47 @@ def _chosen(rules: tuple[Rule, ...], wanted: str) -> tuple[Rule, ...]:
     return tuple(rule for rule in rules if rule.id in names) if names else rules
 
 
+def _cluster(catalog: Catalog) -> Where | None:
+    """Where the auditor finds everything, None where it lies in the home."""
+    cluster = assemble.cluster_of(catalog)
+    if cluster is None:
+        return None
+    producers = {topic: assemble.owner_file(catalog, topic) for topic in catalog.topics}
+    return Where(
+        cluster.client_settings(), cluster.kafka.prefix, producers, cluster.postgres,
+        cluster.schema, frozenset(n for n, t in catalog.topics.items() if t.wire == "avro"),
+        _accepts(catalog),
+    )
+
+
+def _accepts(catalog: Catalog) -> dict[str, tuple[str, int]]:
+    return {name: ref for name, t in catalog.topics.items() if (ref := t.accepted) is not None}
+
+
 def _books(
-    home: Path, asked: Asked, journals: Iterable[Path], grace: float | None,
-    against: Path | None, *, running: bool,
+    home: Path, cluster: Where | None, asked: Asked, journals: Iterable[Path],
+    grace: float | None, against: Path | None, *, running: bool,
 ) -> Books:  # fmt: skip
     """The time is noted before the first look; of a home at rest, its own last time counts."""
     margin = None if grace is None else int(grace * 1000)
     now = time.time_ns() // 1_000_000
     catalog = asked.catalog
     ages = {t.name: t.retention_seconds for t in catalog.topics.values()}
-    books = books_of(
-        home, reads=asked.reads, journal=tuple(journals) or None, against=against,
-        until=now - margin if margin is not None and running else None,
-        contracts=snapshots(asked.contracts),
-        retention={name: age for name, age in ages.items() if age is not None},
-        buffers={g.name: g.buffer_seconds for g in catalog.gateways.values()},
-        continues=[s.name for s in catalog.services.values() if s.after_park == "continue"],
-    )._replace(now=time.time_ns() // 1_000_000)
+    given: dict[str, Any] = {
+        "reads": asked.reads, "journal": tuple(journals) or None,
+        "until": now - margin if margin is not None and running else None,
+        "contracts": snapshots(asked.contracts),
+        "retention": {name: age for name, age in ages.items() if age is not None},
+        "buffers": {g.name: g.buffer_seconds for g in catalog.gateways.values()},
+        "continues": [s.name for s in catalog.services.values() if s.after_park == "continue"],
+    }
+    if cluster is None:
+        books = books_of(home, against=against, accepts=_accepts(catalog), **given)
+    elif against is None:
+        books = books_of_cluster(cluster, home, **given)
+    else:
+        raise Usage("no_copy", "A cluster has no copy to compare with.", "Leave --against out.")
+    books = books._replace(now=time.time_ns() // 1_000_000)
     if margin is not None and not running:
         books = books._replace(until=latest(books) - margin)
     return books

@@ -92,10 +92,10 @@ def _cluster(house: House) -> Iterator[Finding]:
     if house.cluster is None:
         return
     yield _asked(
-        "kafka", partial(_topics, house), "Start it, or check its address and the client's settings.",
+        "kafka", partial(_topics, house), "Start it, or check [kafka] in the catalog.",
     )  # fmt: skip
     yield _asked(
-        "postgres", partial(_tables, house.cluster), "Start it, or check its address and your rights."
+        "postgres", partial(_tables, house.cluster), "Start it, or check its address."
     )
 
 

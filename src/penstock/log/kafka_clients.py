@@ -112,7 +112,7 @@ class Clients:
     def _unless_said(self, usual: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in usual.items() if name not in self._common}
 
-    def consumer(self, ear: Ear, **more: Any) -> Consumer:
+    def fetcher(self, ear: Ear, **more: Any) -> Consumer:
         """One with a manual assignment, member of no group, that stops at what it cannot find."""
         own = {
             "group.id": f"{self.prefix}penstock-reader-{uuid4().hex}",

@@ -150,7 +150,7 @@ class KafkaLane(Lane):
 
     def _fetch(self, member: Member, watch: _Watch) -> None:
         """Poll both clients, until it is over or the fetching one has stopped for good."""
-        fetcher = self._clients.consumer(self._ear, **FETCHING)
+        fetcher = self._clients.fetcher(self._ear, **FETCHING)
         with self._changed:
             self._buffers.fetch_again()
         try:

@@ -38,15 +38,15 @@ class Member:
         self.ear = Ear()
         self._classic = False
         self._assigned: frozenset[Place] = frozenset()
-        self._consumer: Consumer | None = self._join()
+        self._client: Consumer | None = self._join()
 
     def _join(self) -> Consumer:
-        consumer = self._clients.member(self.ear, self._group, classic=self._classic)
-        consumer.subscribe(
+        client = self._clients.member(self.ear, self._group, classic=self._classic)
+        client.subscribe(
             list(self._names), on_assign=self._on_assign, on_revoke=self._on_revoke,
             on_lost=self._on_revoke,
         )
-        return consumer
+        return client
 
     def poll(self) -> Exception | None:
         """Let the group's news in; what is wrong where the caller must know."""
@@ -65,10 +65,10 @@ class Member:
         return None
 
     def _heard(self) -> KafkaError | None:
-        if self._consumer is None:
+        if self._client is None:
             return None
         try:
-            told: Message | None = self._consumer.poll(0)
+            told: Message | None = self._client.poll(0)
         except KafkaException as problem:  # how the client tells that it has stopped for good
             found: KafkaError = problem.args[0]
             return found
@@ -78,30 +78,30 @@ class Member:
         self.crash()
         self._told(frozenset())
         self.ear = Ear()
-        self._consumer = self._join()
+        self._client = self._join()
 
     def _told(self, assigned: frozenset[Place]) -> None:
         self._assigned = assigned
         self._changed(assigned)
 
-    def _on_assign(self, consumer: Consumer, given: list[TopicPartition]) -> None:
+    def _on_assign(self, client: Consumer, given: list[TopicPartition]) -> None:
         places = [TopicPartition(p.topic, p.partition, OFFSET_END) for p in given]
         if self._classic:
-            consumer.assign(places)
+            client.assign(places)
         else:
-            consumer.incremental_assign(places)
+            client.incremental_assign(places)
         # Nothing is read here: the lane's other client does, from the positions of the store.
-        consumer.pause(places)
+        client.pause(places)
         self.ear.heard()
         self._told(self._assigned | {(p.topic, p.partition) for p in given})
 
-    def _on_revoke(self, consumer: Consumer, given: list[TopicPartition]) -> None:
+    def _on_revoke(self, client: Consumer, given: list[TopicPartition]) -> None:
         """Given up at once: the store's epochs, not this, keep a late commit out."""
         self._told(self._assigned - {(p.topic, p.partition) for p in given})
         if self._classic:
-            consumer.unassign()
+            client.unassign()
         else:
-            consumer.incremental_unassign(given)
+            client.incremental_unassign(given)
 
     def note(self, positions: Mapping[Place, int]) -> None:
         """Commit positions of assigned partitions, without waiting or asking how it went."""
@@ -109,22 +109,22 @@ class Member:
             TopicPartition(*place, offset) for place, offset in positions.items()
             if place in self._assigned
         ]
-        consumer = self._consumer
-        if places and consumer is not None:
+        client = self._client
+        if places and client is not None:
             try:
-                consumer.commit(offsets=places, asynchronous=True)
+                client.commit(offsets=places, asynchronous=True)
             except (KafkaException, RuntimeError):
                 return  # a hint: the next one may get through
 
     def leave(self) -> None:
         """Tell the group; others get the partitions at once."""
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            consumer.close()
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def crash(self) -> None:
         """Go without a word: the group finds out when the session is over."""
-        self._consumer = None
+        self._client = None
 
 
 def error_topic(error: KafkaError) -> str:

@@ -97,7 +97,11 @@ class Ends:
         gone = code in ABSENT and time.monotonic() > deadline - self._clients.seconds / 2
         if code not in PASSING or gone:
             raise raised(problem, doing, topic) from None
-        time.sleep(RETRY_SECONDS)
+        self.pause()
+
+    def pause(self) -> None:
+        """Wait a moment for the client's news, before asking again."""
+        self.admin().poll(RETRY_SECONDS)
 
     def _hear(self, doing: str) -> None:
         self.admin().poll(0)
@@ -116,7 +120,7 @@ class Ends:
                 self._hear(doing)  # a wrong password is told by and by, and costs no more time
                 if time.monotonic() >= deadline:
                     raise raised(problem, doing) from None
-                time.sleep(RETRY_SECONDS)
+                self.pause()
         return {name: topic for name, topic in found.topics.items() if not topic.error}
 
     def counts(self, seconds: float | None = None) -> dict[str, int]:
@@ -137,13 +141,13 @@ def offset_of(raw: Raw) -> int:
 
 
 class Ranges:
-    """Reads pieces of partitions by a consumer of its own, kept for the next piece."""
+    """Reads pieces of partitions by a client of its own, kept for the next piece."""
 
     def __init__(self, clients: Clients, ends: Ends) -> None:
         self._clients, self._ends, self._lock = clients, ends, RLock()
         self._ear = Ear()
-        self._consumer: Consumer | None = None
-        self._at: tuple[str, int, int] | None = None  # where the consumer stands
+        self._fetcher: Consumer | None = None
+        self._at: tuple[str, int, int] | None = None  # where the client stands
 
     def read(self, name: str, partition: int, start: int, limit: int) -> list[Raw]:
         """The records from ``start`` on, at most ``limit``. Raises ``OutsideLog``."""
@@ -160,12 +164,12 @@ class Ranges:
                 raise
 
     def _read(self, name: str, partition: int, start: int, limit: int, next_: int) -> list[Raw]:
-        consumer = self._placed(name, partition, start)
+        fetcher = self._placed(name, partition, start)
         deadline = time.monotonic() + self._clients.seconds
         found: list[Raw] = []
         size, at_end = 0, False
         while len(found) < limit and size < BATCH_BYTES_MAX and not at_end:
-            pieces = self._piece(consumer, min(limit - len(found), PIECE))
+            pieces = self._piece(fetcher, min(limit - len(found), PIECE))
             for raw in pieces:
                 error = raw.error()
                 if error is None:
@@ -181,27 +185,27 @@ class Ranges:
                 if time.monotonic() > deadline:
                     raise self._ear.unanswered(f"a read of {name}[{partition}]")
         if at_end:
-            consumer.unassign()  # else it would fetch all that comes, for nobody
+            fetcher.unassign()  # else it would fetch all that comes, for nobody
         self._at = None if at_end else (name, partition, offset_of(found[-1]) + 1)
         return found
 
-    def _piece(self, consumer: Consumer, limit: int) -> list[Raw]:
+    def _piece(self, fetcher: Consumer, limit: int) -> list[Raw]:
         """What there is, as soon as there is some: a ``consume`` waits until it has all."""
-        first = consumer.poll(SLICE_SECONDS)
+        first = fetcher.poll(SLICE_SECONDS)
         if first is None:
             return []
-        return [first, *(consumer.consume(limit - 1, 0) if limit > 1 else ())]
+        return [first, *(fetcher.consume(limit - 1, 0) if limit > 1 else ())]
 
     def _placed(self, name: str, partition: int, start: int) -> Consumer:
-        if self._consumer is None:
+        if self._fetcher is None:
             self._ear = Ear()
-            self._consumer = self._clients.consumer(self._ear, **{
+            self._fetcher = self._clients.fetcher(self._ear, **{
                 "enable.partition.eof": True, "fetch.wait.max.ms": FETCH_WAIT_MS,
                 "queued.min.messages": 1000, "queued.max.messages.kbytes": 4096,
             })  # fmt: skip
         if self._at != (name, partition, start):
-            self._consumer.assign([TopicPartition(name, partition, start)])
-        return self._consumer
+            self._fetcher.assign([TopicPartition(name, partition, start)])
+        return self._fetcher
 
     def _refuse(self, error: KafkaError, name: str, partition: int, start: int) -> None:
         if error.code() in (_E._AUTO_OFFSET_RESET, _E.OFFSET_OUT_OF_RANGE):
@@ -212,9 +216,9 @@ class Ranges:
             raise sorted_out(error, f"a read of {name}[{partition}]", name)
 
     def _drop(self) -> None:
-        consumer, self._consumer, self._at = self._consumer, None, None
-        if consumer is not None:
-            consumer.close()
+        fetcher, self._fetcher, self._at = self._fetcher, None, None
+        if fetcher is not None:
+            fetcher.close()
 
     def close(self) -> None:
         """Let go of the connection."""

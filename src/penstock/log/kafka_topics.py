@@ -92,7 +92,7 @@ def _wait_for(ends: Ends, names: Sequence[str]) -> None:
     """A topic that was made is known to every broker a moment later."""
     deadline = time.monotonic() + KAFKA_SECONDS_MAX
     while time.monotonic() < deadline and not ends.counts().keys() >= set(names):
-        time.sleep(0.02)
+        ends.pause()
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -234,7 +234,7 @@ def _wait_until_seen(
     while time.monotonic() < deadline:
         if wanted.isdisjoint(plan(specs, settings, find(ends, settings, specs))):
             return
-        time.sleep(0.02)
+        ends.pause()
 
 
 def _results(answers: Mapping[Any, Any], doing: str) -> dict[str, Any]:

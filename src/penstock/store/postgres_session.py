@@ -196,6 +196,10 @@ class Session:
         self.thread = threading.current_thread()
         self.statements = 0  # sent, but for BEGIN, COMMIT and ROLLBACK
 
+    def __del__(self) -> None:
+        """Who lets go of a store lets go of its connections."""
+        self.drop()
+
     @property
     def connected(self) -> bool:
         """Is there a connection, as far as is known?"""

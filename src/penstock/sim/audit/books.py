@@ -16,7 +16,11 @@ LIVE = "live"  # the namespace of real work
 
 
 class Fact(NamedTuple):
-    """One record of a log, its row's transaction number and epoch beside it."""
+    """One record of a log, its row's transaction number and epoch beside it.
+
+    ``epoch`` 0: no commit appended it, a courier carried it, or somebody else. ``origin``: the
+    transaction and epoch that made a carried one, as far as its log keeps that.
+    """
 
     topic: str
     partition: int
@@ -34,6 +38,17 @@ class Fact(NamedTuple):
     trace: str
     source: str
     notes: Mapping[str, str] | None = None
+    origin: tuple[int, int] | None = None
+
+    @property
+    def made(self) -> tuple[int, int] | None:
+        """Transaction and epoch of the decision that made it, where they are known."""
+        return (self.txn, self.epoch) if self.epoch else self.origin
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All but its place and whose it is: copies have the same."""
+        return self[6:16]
 
     @property
     def place(self) -> str:
@@ -47,7 +62,8 @@ class Fact(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """A lane of a service: -1 is the courier's, -2 the door's; both have no positions."""
+    """A lane of a service: from 0 on a worker's, below those of couriers and doors, which have
+    no positions (``index.hand_of``)."""
 
     lane: int
     epoch: int
@@ -236,7 +252,9 @@ class Books(NamedTuple):
     long (seconds) a topic keeps records, where that is known. ``buffers``: how long (seconds) an
     ask of a gateway may go without a definite outcome; a day where it is not said. ``now``: when
     the books were read, by which records may have come of age; None: nobody knows. ``continues``:
-    the services that let the records of a key pass one that is parked.
+    the services that let the records of a key pass one that is parked. ``accepts``: topics that
+    take records of others. ``is_dense``: the log gives offsets without a gap; ``is_steady``: its
+    clock never goes back.
     """
 
     topics: Mapping[str, Sequence[Fact]]
@@ -256,6 +274,9 @@ class Books(NamedTuple):
     buffers: Mapping[str, float] = {}
     now: int | None = None
     continues: frozenset[str] = frozenset()
+    accepts: frozenset[str] = frozenset()
+    is_dense: bool = True
+    is_steady: bool = True
 
     def young(self, at: int) -> bool:
         """May what happened at this time still be under way?"""

@@ -6,6 +6,7 @@ does not decode comes back with the reason, and the auditor says where it lies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -118,6 +119,28 @@ def message_of(raw: bytes) -> tuple[Message | None, str]:
         return _MESSAGE.decode(raw), ""
     except _BROKEN as error:
         return None, f"the message does not decode: {said(error)}"
+
+
+def admitted(fact: Fact, accepts: Mapping[str, tuple[str, int]]) -> Fact:
+    """A record of somebody else, in a topic that takes such, with the envelope it goes by: its id
+    is made of the source and id that its writer gave, or else of its place."""
+    if fact.type or fact.id or fact.topic not in accepts:
+        return fact
+    notes = dict(fact.notes or {})
+    if not fact.key or "penstock-key" in notes:
+        return fact
+    type_, version = accepts[fact.topic]
+    source, given = notes.pop("ce_source", ""), notes.pop("ce_id", "")
+    if source and given:
+        id_ = root_id(0, "foreign", source, given)
+    else:
+        id_ = root_id(fact.appended_at, *map(str, fact[:3]))
+    kept = {name: said for name, said in notes.items() if not name.startswith("ce_")}
+    trace = kept.pop("traceparent", fact.trace)
+    return fact._replace(
+        id=id_, type=type_, version=version, at=fact.at or fact.appended_at, trace=trace,
+        source=source, notes=kept or None,
+    )
 
 
 def errors_of(raw: bytes) -> tuple[list[tuple[int, str]], str]:

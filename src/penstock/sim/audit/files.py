@@ -18,6 +18,7 @@ import msgspec
 
 from penstock.sim.audit.books import Books, Flaw, Ledger, StoreBook
 from penstock.sim.audit.clients import read_journal
+from penstock.sim.audit.decode import admitted
 from penstock.sim.audit.ledgers import read_ledger
 from penstock.sim.audit.logs import Logs
 from penstock.sim.audit.opening import Changed, Looking, Unfit, sqlite_files
@@ -37,9 +38,10 @@ def books_of(
     until: int | None = None, against: Path | None = None,
     contracts: Mapping[str, Any] | None = None, retention: Mapping[str, float] | None = None,
     buffers: Mapping[str, float] | None = None, now: int | None = None,
-    continues: Iterable[str] = (),
+    continues: Iterable[str] = (), accepts: Mapping[str, tuple[str, int]] | None = None,
 ) -> Books:  # fmt: skip
-    """Everything an audit looks at in a home. Raises ``Unfit``.
+    """Everything an audit looks at in a home. Raises ``Unfit``. ``accepts``: topics that take
+    records of others, and the type and version these are of.
 
     ``reads``, ``until``, ``retention``, ``buffers``, ``now`` and ``continues`` as in ``Books``;
     ``against`` is another copy of the home, whose logs are compared; ``contracts`` come from
@@ -50,11 +52,14 @@ def books_of(
     paths = [journal] if isinstance(journal, Path) else journal
     asked = None if paths is None else read_journal(paths)
     seen = _look_until_still(home, against)
+    taken = accepts or {}
+    topics = {t: [admitted(f, taken) for f in fs] if t in taken else fs
+              for t, fs in seen.logs.topics.items()}  # fmt: skip
     return Books(
-        seen.logs.topics, seen.logs.partitions, seen.logs.first, seen.producers, reads or {},
+        topics, seen.logs.partitions, seen.logs.first, seen.producers, reads or {},
         seen.stores, seen.ledgers, asked, until, seen.logs.flaws, seen.logs.examined,
         seen.logs.unread, contracts, retention or {}, buffers or {}, now,
-        frozenset(continues),
+        frozenset(continues), frozenset(taken),
     )  # fmt: skip
 
 
@@ -84,11 +89,10 @@ def _look_until_still(home: Path, against: Path | None) -> _Seen:
 
 def _look(looking: Looking, home: Path) -> _Seen:
     files = sqlite_files(home, "*.db")
-    boxes = sqlite_files(home, "sandbox/*/*.sqlite")
     flaws: list[Flaw] = []
     stores_at = {path: c for path in files if (c := _begin(looking, path, flaws, ours=True))}
     logs_at = {path: c for path in stores_at if (c := _begin(looking, path, flaws, ours=True))}
-    ledgers_at = {path: c for path in boxes if (c := _begin(looking, path, flaws))}
+    boxes = _boxes(looking, home, flaws)
     stores: dict[str, StoreBook] = {}
     for connection in stores_at.values():
         for service in _services(connection, flaws):
@@ -97,12 +101,26 @@ def _look(looking: Looking, home: Path) -> _Seen:
     for path, connection in logs_at.items():
         names = logs.read(connection, path.name)
         producers |= dict.fromkeys(names, path.stem) if path.stem != SHARED else {}
-    ledgers: dict[str, Ledger] = {}
-    for path, connection in ledgers_at.items():
-        ledgers[path.parent.name] = read_ledger(connection, path.parent.name, flaws)
+    ledgers = _read_boxes(boxes, flaws)
     for path in logs_at:
         _look_again(looking, logs, path, flaws)
     return _Seen(logs, stores, ledgers, producers)
+
+
+def ledgers_of(looking: Looking, home: Path, flaws: list[Flaw]) -> dict[str, Ledger]:
+    """What the sandboxes of a home wrote down, by gateway."""
+    return _read_boxes(_boxes(looking, home, flaws), flaws)
+
+
+def _boxes(looking: Looking, home: Path, flaws: list[Flaw]) -> dict[str, apsw.Connection]:
+    files = sqlite_files(home, "sandbox/*/*.sqlite")
+    return {path.parent.name: c for path in files if (c := _begin(looking, path, flaws))}
+
+
+def _read_boxes(
+    boxes: Mapping[str, apsw.Connection], flaws: list[Flaw]
+) -> dict[str, Ledger]:
+    return {name: read_ledger(connection, name, flaws) for name, connection in boxes.items()}
 
 
 def _begin(

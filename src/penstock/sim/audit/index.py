@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -16,11 +17,19 @@ REQUESTS = frozenset(("deadletter.retry_requested", "deadletter.discard_requeste
 PARKED, RETRIED, DISCARDED = "dead.parked", "dead.retried", "dead.discarded"
 LEFT = (RETRIED, DISCARDED)
 ANSWERS = ("answer", "wake")
-COURIER, DOOR = -1, -2
+WORKER, COURIER, DOOR = "worker", "courier", "door"
+COURIER_LANE, SHARD_LANES = -1, range(-73, -10)  # the first shard's, and those of the other 63
 Place = tuple[str, int, int]
 
 _LETTER = msgspec.json.Decoder(dict[str, Any])
 _CHECKPOINT = msgspec.json.Decoder(dict[str, dict[str, int]])
+
+
+def hand_of(lane: int) -> str:
+    """Who owns a lane."""
+    if lane >= 0:
+        return WORKER
+    return COURIER if lane == COURIER_LANE or lane in SHARD_LANES else DOOR
 
 
 class Letter(NamedTuple):
@@ -49,7 +58,7 @@ class Written(NamedTuple):
 
     epochs: dict[int, int]
     doubtful: list[tuple[Fact | str, int, int, int]]
-    examples: dict[int, Fact | str]
+    examples: dict[int, tuple[int, Fact | str]]  # the latest, with its transaction
 
     def take(self, rows: Iterable[tuple[Fact | str, int, int]]) -> None:
         """Rows of what, transaction and epoch."""
@@ -57,8 +66,8 @@ class Written(NamedTuple):
         for what, txn, epoch in rows:
             if epochs.setdefault(txn, epoch) != epoch:
                 self.doubtful.append((what, txn, epochs[txn], epoch))
-            if epoch not in examples:
-                examples[epoch] = what
+            if epoch not in examples or examples[epoch][0] < txn:
+                examples[epoch] = txn, what
 
 
 class Index:
@@ -112,8 +121,8 @@ class Index:
         facts = self.lanes.get(place[:2])
         if not facts:
             return None
-        n = place[2] - facts[0].offset
-        if 0 <= n < len(facts) and facts[n].offset == place[2]:
+        n = bisect_left(facts, place[2], key=lambda fact: fact.offset)
+        if n < len(facts) and facts[n].offset == place[2]:
             return facts[n]
         return next((fact for fact in facts if fact.offset == place[2]), None)
 
@@ -205,11 +214,28 @@ class Index:
             for service, store in self.books.stores.items()
         }  # fmt: skip
 
-    def owner_epoch(self, service: str, lane: int) -> int:
-        """The epoch of one lane; 0 where it never had an owner."""
+    def reached(self, service: str, hand: str) -> int:
+        """The highest epoch of a service's workers, couriers or doors; 0 where it has none."""
         store = self.books.stores.get(service)
         owners = store.owners if store is not None else ()
-        return next((owner.epoch for owner in owners if owner.lane == lane), 0)
+        return max((o.epoch for o in owners if hand_of(o.lane) == hand), default=0)
+
+    def by(self, fact: Fact, service: str) -> str:
+        """Whose transaction made a record of a service's own topic."""
+        if fact.type in ANSWERS and fact.topic == f"{service}.answers":
+            return COURIER
+        return WORKER if fact.cause else DOOR
+
+    def in_line(self, fact: Fact) -> bool:
+        """Is the order in which rows were numbered that in which records of this key were made?
+
+        A file has one writer at a time. In a database the lane of a key has one, and a record that
+        one key's event made for another key goes beside the other's own.
+        """
+        if fact.origin is None:
+            return True
+        cause = self.by_id.get(fact.cause)
+        return fact.type in ANSWERS or (cause is not None and cause.key == fact.key)
 
     def reads(self, service: str, topic: str) -> frozenset[str]:
         """The types of a topic that a service handles; on the journal also operators' requests."""
@@ -238,6 +264,17 @@ class Index:
         return found
 
     @cached_property
+    def carried(self) -> dict[str, list[Fact]]:
+        """What couriers carried of each service and says what made it, old enough to be judged."""
+        found: dict[str, list[Fact]] = {service: [] for service in self.books.stores}
+        for topic, facts in self.books.topics.items():
+            service = self.books.producers.get(topic, "")
+            if service in found:
+                young = self.books.young
+                found[service] += [f for f in facts if f.origin and not young(f.appended_at)]
+        return found
+
+    @cached_property
     def written(self) -> dict[str, Written]:
         """All that each service's transactions wrote, by transaction and epoch."""
         found = {}
@@ -248,6 +285,7 @@ class Index:
             ):
                 written.take((name, row.txn, row.epoch) for row in rows)
             written.take((fact, fact.txn, fact.epoch) for fact in self.committed[service])
+            written.take((f, *f.origin) for f in self.carried[service] if f.origin)
         return found
 
     def walk(self, service: str) -> Walk:

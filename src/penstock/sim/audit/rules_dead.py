@@ -144,7 +144,8 @@ def _charged(index: Index, service: str, place: Place) -> bool:
 
 def _one_commit(service: str, held: Held, fact: Fact, asks: Any, notes: Notes) -> None:
     row = asks.get(fact.id)
-    txn = fact.txn if fact.epoch else row.txn if row is not None else held.txn
+    made = fact.made
+    txn = made[0] if made is not None else row.txn if row is not None else held.txn
     if txn != held.txn:
         detail = f"{service} held it in transaction {held.txn} and told of it in {txn}"
         notes.wrong(fact.key, detail, fact)

@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock.sim.audit.books import Ask, Books, Fact, Mark, Notes, Rule
 from penstock.sim.audit.decode import ordinal_of, slot_of
-from penstock.sim.audit.index import Index, index_of
+from penstock.sim.audit.index import ANSWERS, Index, index_of
 
 ANSWER = "answer"
 
@@ -37,22 +37,39 @@ def _by_transaction(lane: str, facts: Sequence[Fact], notes: Notes) -> None:
 
 def _by_key(index: Index, service: str, facts: Sequence[Fact], notes: Notes) -> None:
     marks, asks = index.marks[service], index.asks[service]
-    firsts, latest = index.by_id, dict[str, Fact]()
-    rows: dict[str, tuple[int, Fact]] = {}
+    firsts, latest = index.by_id, dict[tuple[str, bool], Fact]()
+    rows: dict[tuple[str, bool], tuple[int, Fact]] = {}
     calls: dict[tuple[str, str], tuple[int, Fact]] = {}
     for fact in facts:
         if firsts.get(fact.id) is not fact:
             continue
-        key, before = fact.key, latest.get(fact.key)
-        if before is not None and before.txn == fact.txn and fact.epoch and fact.cause:
-            _within(service, marks, before, fact, notes)
-        latest[key] = fact
-        if not fact.epoch:
-            _ascending(rows, key, asks.get(fact.id), fact, notes, "carried before row")
+        key, line = fact.key, (fact.key, fact.type in ANSWERS)
+        before, is_in_line = latest.get(line), index.in_line(fact)
+        if before is not None and fact.cause:
+            _after(service, marks, before, fact, is_in_line, notes)
+        if is_in_line:
+            latest[line] = fact
+        if not fact.epoch and is_in_line:
+            _ascending(rows, line, asks.get(fact.id), fact, notes, "carried before row")
         if fact.type == ANSWER:
             # Calls of one key and gateway go one after the other, so their answers do.
             ask = asks.get(fact.cause)
             _ascending(calls, (key, fact.source), ask, fact, notes, "answered before ask")
+
+
+def _after(
+    service: str, marks: dict[bytes, Mark], before: Fact, fact: Fact, is_in_line: bool,
+    notes: Notes,
+) -> None:  # fmt: skip
+    """Of one key what a later transaction made lies later; within one, see ``_within``."""
+    first, then = before.made, fact.made
+    if first is None or then is None:
+        return
+    if first[0] == then[0]:
+        _within(service, marks, before, fact, notes)
+    elif fact.origin and before.origin and is_in_line and then[0] < first[0]:
+        detail = f"made in transaction {then[0]}, behind what {first[0]} made"
+        notes.wrong(fact.key, detail, before, fact)
 
 
 def _within(service: str, marks: dict[bytes, Mark], before: Fact, fact: Fact, notes: Notes) -> None:
@@ -94,27 +111,33 @@ def partition_of_key(books: Books, notes: Notes) -> None:
             continue
         notes.saw(len(facts))
         for fact in facts:
-            if slot_of(fact.key) % count != fact.partition:
+            if slot_of(fact.key) % count != fact.partition and not _is_keyless(fact):
                 right = slot_of(fact.key) % count
                 notes.wrong(fact.key, f"the key belongs to partition {right}", fact)
 
 
+def _is_keyless(fact: Fact) -> bool:
+    """Somebody else wrote it without a key, or with one that is no text: it may lie anywhere."""
+    return not fact.id and (not fact.key or "penstock-key" in (fact.notes or ()))
+
+
 def offsets(books: Books, notes: Notes) -> None:
-    """I18: each record's offset is the one after its neighbour's, its time not before it."""
+    """I18: each record's offset is the one after its neighbour's, its time not before it; where
+    the log promises less of either, the offsets rise."""
     unread = {(t, p, first): last for t, p, first, last in books.unread}
     for (topic, partition), facts in index_of(books).lanes.items():
         lane = f"{topic}[{partition}]"
         notes.saw(len(facts))
         expected = _skipped(unread, topic, partition, books.first.get((topic, partition), 0))
-        if facts[0].offset > expected:
+        if facts[0].offset > expected and books.is_dense:
             notes.wrong(lane, f"the offsets from {expected} on are missing", facts[0])
         expected, latest = facts[0].offset, 0
         for fact in facts:
             if fact.offset != expected:
                 expected = _skipped(unread, topic, partition, expected)
-            if fact.offset != expected:
+            if fact.offset < expected or (books.is_dense and fact.offset != expected):
                 notes.wrong(lane, f"offset {expected} was to come", fact)
-            if fact.appended_at < latest:
+            if fact.appended_at < latest and books.is_steady:
                 notes.wrong(lane, "it was appended before the record ahead of it", fact)
             expected, latest = fact.offset + 1, fact.appended_at
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.sim.audit.books import Ask, Books, Fact, Notes, Rule, StoreBook
-from penstock.sim.audit.index import Index, index_of
+from penstock.sim.audit.index import ANSWERS, Index, index_of
 
 CLOCK = "clock"
 SENT, EXPIRED = "sent", "expired"
@@ -14,7 +14,7 @@ def carried_in_order(books: Books, notes: Notes) -> None:
     """I24: a closed row was carried, in order; what was committed with its decision is counted."""
     index = index_of(books)
     for service, store in books.stores.items():
-        latest: dict[tuple[str, str], tuple[int, Fact]] = {}
+        latest: dict[tuple[str, str, bool], tuple[int, Fact]] = {}
         topics = sum(ask.is_topic for ask in store.asks)
         notes.saw(topics, "rows")
         notes.saw(len(store.asks) - topics, "asks")
@@ -35,7 +35,7 @@ def carried_in_order(books: Books, notes: Notes) -> None:
 
 
 def _carried(
-    index: Index, service: str, ask: Ask, latest: dict[tuple[str, str], tuple[int, Fact]],
+    index: Index, service: str, ask: Ask, latest: dict[tuple[str, str, bool], tuple[int, Fact]],
     notes: Notes,
 ) -> None:  # fmt: skip
     row, books = f"{service} outbox {ask.id}", index.books
@@ -52,12 +52,13 @@ def _carried(
             notes.wrong(ask.key, "carried, and its row is still open", row, fact)
     elif ask.outcome != SENT:
         notes.wrong(ask.key, f"carried, and its row was closed as {ask.outcome!r}", row, fact)
-    if ask.destination in index.trimmed:
-        return  # the copy at hand may be a late one
-    known = latest.get((ask.destination, ask.key))
+    if ask.destination in index.trimmed or not index.in_line(fact):
+        return  # the copy at hand may be a late one; or its order is another's
+    line = ask.destination, ask.key, ask.type in ANSWERS
+    known = latest.get(line)
     if known is not None and known[1].offset > fact.offset:
         notes.wrong(ask.key, f"row {known[0]} was made before and carried after", known[1], fact)
-    latest[ask.destination, ask.key] = ask.id, fact
+    latest[line] = ask.id, fact
 
 
 def _answered(index: Index, service: str, ask: Ask, notes: Notes) -> None:
@@ -88,8 +89,9 @@ def published_was_committed(books: Books, notes: Notes) -> None:
                 known = fact.txn <= last
             else:
                 foreign = not fact.cause and fact.source != service
-                row = rows.get(fact.id)
-                known = foreign or index.pruned[service] > 0 or (row is not None and row.is_topic)
+                row, gone = rows.get(fact.id), index.pruned[service]
+                may_be_gone = gone >= (fact.origin[0] if fact.origin else 1)
+                known = foreign or may_be_gone or (row is not None and row.is_topic)
             if not known:
                 notes.wrong(fact.key, f"{service} never committed it", fact)
 

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from penstock.sim.audit.books import Ask, Books, Fact, Notes, Rule, StoreBook
-from penstock.sim.audit.index import ANSWERS, COURIER, DOOR, PARKED, Index, index_of
+from penstock.sim.audit.index import (
+    ANSWERS,
+    COURIER,
+    DOOR,
+    PARKED,
+    WORKER,
+    Index,
+    index_of,
+)
 
 
 def nothing_passed_over(books: Books, notes: Notes) -> None:
@@ -80,14 +88,18 @@ def one_transaction(books: Books, notes: Notes) -> None:
         committed = index.committed[service]
         notes.saw(len(committed))
         for fact in committed:
-            _record_belongs(index, service, fact, notes)
+            _record_belongs(index, service, fact, fact.txn, notes)
+        carried = index.carried[service]
+        notes.saw(len(carried))
+        for fact in carried:
+            _carried_belongs(index, service, fact, notes)
 
 
 def _documents(index: Index, store: StoreBook, notes: Notes) -> None:
     """A state is written by a decision about an event, or at the door."""
     service = store.service
     marked = {mark.txn for mark in store.marks}
-    at_door, gone = index.owner_epoch(service, DOOR) > 0, index.pruned[service]
+    at_door, gone = index.reached(service, DOOR) > 0, index.pruned[service]
     latest = index.last_txn[service]
     notes.saw(len(store.documents))
     for document in store.documents:
@@ -112,19 +124,31 @@ def _epoch_each(index: Index, service: str, notes: Notes) -> None:
             notes.wrong(service, detail, f"mark {mark.id.hex()}")
 
 
-def _record_belongs(index: Index, service: str, fact: Fact, notes: Notes) -> None:
-    if not fact.cause or fact.type == PARKED or fact.txn <= index.pruned[service]:
+def _carried_belongs(index: Index, service: str, fact: Fact, notes: Notes) -> None:
+    """It says what made it: its row says the same, or, where that is gone, the mark."""
+    row = index.asks[service].get(fact.id)
+    assert fact.origin is not None
+    if row is None:
+        _record_belongs(index, service, fact, fact.origin[0], notes)
+    elif (row.txn, row.epoch) != fact.origin:
+        txn, epoch = fact.origin
+        detail = f"made in {txn} under {epoch}, its row in {row.txn} under {row.epoch}"
+        notes.wrong(fact.key, detail, fact, f"{service} outbox {row.id}")
+
+
+def _record_belongs(index: Index, service: str, fact: Fact, txn: int, notes: Notes) -> None:
+    if not fact.cause or fact.type == PARKED or txn <= index.pruned[service]:
         return
     if fact.type in ANSWERS and fact.topic == f"{service}.answers":
         ask = index.asks[service].get(fact.cause)
-        if ask is not None and ask.settled_txn != fact.txn:
-            detail = f"answered in transaction {fact.txn}, its row closed in {ask.settled_txn}"
+        if ask is not None and ask.settled_txn != txn:
+            detail = f"answered in transaction {txn}, its row closed in {ask.settled_txn}"
             notes.wrong(fact.key, detail, fact, f"{service} outbox {ask.id}")
         return
     mark = index.marks[service].get(fact.cause)
-    if mark is None or mark.txn != fact.txn:
+    if mark is None or mark.txn != txn:
         when = "never" if mark is None else f"in {mark.txn}"
-        detail = f"written in transaction {fact.txn}, its cause was handled {when}"
+        detail = f"written in transaction {txn}, its cause was handled {when}"
         notes.wrong(fact.key, detail, fact)
 
 
@@ -156,8 +180,8 @@ def epochs(books: Books, notes: Notes) -> None:
         lanes = _Lanes(index, service)
         notes.saw(len(index.marks[service]) + len(books.stores[service].documents))
         lanes.none_above(notes)
-        for lane in (COURIER, DOOR):
-            lanes.never_falls(lane, notes)
+        for hand in (COURIER, DOOR):
+            lanes.never_falls(hand, notes)
         lanes.worker_never_falls(notes)
 
 
@@ -169,38 +193,37 @@ class _Lanes:
         self._index, self._service = index, service
         self._books = index.books
         store = self._books.stores[service]
-        self._owners = {owner.lane: owner.epoch for owner in store.owners}
+        self._reached = {hand: index.reached(service, hand) for hand in (WORKER, COURIER, DOOR)}
+        self._anyone = max((owner.epoch for owner in store.owners), default=0)
         self._facts = index.committed[service]
 
-    def _by(self, fact: Fact) -> int | None:
-        """Whose transaction wrote a record: courier, door, or (None) a worker."""
-        if fact.type in ANSWERS and fact.topic == f"{self._service}.answers":
-            return COURIER
-        return None if fact.cause else DOOR
-
     def none_above(self, notes: Notes) -> None:
-        highest = max((e for lane, e in self._owners.items() if lane >= 0), default=0)
-        anyone = max(self._owners.values(), default=0)
+        highest, anyone = self._reached[WORKER], self._anyone
+        gone = self._index.pruned[self._service]
         for mark in self._books.stores[self._service].marks:
             if mark.epoch > highest:
                 detail = f"a mark has epoch {mark.epoch}, its owners reached {highest}"
                 notes.wrong(self._service, detail, f"mark {mark.id.hex()}")
-        for epoch, what in self._index.written[self._service].examples.items():
-            if epoch > anyone:
+        for epoch, (txn, what) in self._index.written[self._service].examples.items():
+            if epoch > anyone and not (epoch and isinstance(what, Fact) and what.origin
+                                       and txn <= gone):  # fmt: skip
                 detail = f"epoch {epoch}, and no owner of {self._service} is past {anyone}"
                 where = what if isinstance(what, Fact) else f"{self._service} {what}"
                 notes.wrong(self._service, detail, where)
-        notes.saw(len(self._facts))
-        for fact in self._facts:
-            by = self._by(fact)
-            if by is not None and fact.epoch > self._owners.get(by, 0):
-                detail = f"epoch {fact.epoch}, and its owner is at {self._owners.get(by, 0)}"
+        carried = [f for f in self._index.carried[self._service] if f.origin and f.origin[0] > gone]
+        notes.saw(len(self._facts) + len(carried))
+        for fact in (*self._facts, *carried):
+            by, (_, epoch) = self._index.by(fact, self._service), fact.made or (0, 0)
+            if by != WORKER and epoch > self._reached[by]:
+                detail = f"epoch {epoch}, and its owner is at {self._reached[by]}"
                 notes.wrong(self._service, detail, fact)
 
-    def never_falls(self, lane: int, notes: Notes) -> None:
-        """Courier and door have one lane each, so theirs is plain to see."""
+    def never_falls(self, hand: str, notes: Notes) -> None:
+        """Where courier and door have one lane each, theirs is plain to see."""
         latest: Fact | None = None
-        for fact in sorted((f for f in self._facts if self._by(f) == lane), key=lambda f: f.txn):
+        by, service = self._index.by, self._service
+        mine = [f for f in self._facts if by(f, service) == hand]
+        for fact in sorted(mine, key=lambda f: f.txn):
             if latest is not None and fact.epoch < latest.epoch:
                 notes.wrong(self._service, f"epoch {fact.epoch} after {latest.epoch}", latest, fact)
             latest = fact if latest is None or fact.epoch > latest.epoch else latest

@@ -236,7 +236,7 @@ def _document_agrees(
         told = told[0], said[1]
     open_ = said[1] if kept is None else kept[shelf.sku]
     live = index.books.until is not None
-    if live and (index.young(last) or document.txn != last.fact.txn):
+    if live and (index.young(last) or document.txn != (last.fact.made or (0,))[0]):
         return
     if said != told or said[1] != open_:
         detail = f"the document says {said}, the movements {told}, {open_} are reserved"

@@ -1,0 +1,83 @@
+"""A cluster as ``Books``: the topics in Kafka, the tables in PostgreSQL, the ledgers in a home.
+
+A cluster is in use, so the order of looking matters, as for a home: first the client journals,
+then the tables of all services in one picture of the database, then every topic up to the end it
+has after that picture was taken, and last the ledgers. So a record that a store speaks of is in its
+topic. What is younger than ``until`` no rule judges.
+
+Every record comes into its topic by a courier, out of an outbox: it counts as carried (``epoch``
+0), and its ``origin`` says which transaction made it, and under which epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from penstock.sim.audit import tables
+from penstock.sim.audit.books import Books, Flaw, Ledger
+from penstock.sim.audit.clients import read_journal
+from penstock.sim.audit.files import Reads, ledgers_of
+from penstock.sim.audit.opening import Looking, Unfit
+from penstock.sim.audit.topics import Topics
+
+__all__ = ["Unfit", "Where", "books_of_cluster", "is_running"]
+
+
+class Where(NamedTuple):
+    """A cluster: settings of a Kafka client, the prefix of its topics, the service that writes
+    each topic (or another name for what several write), and a PostgreSQL connection string with
+    its schema. ``avro``: topics whose values are not JSON. ``accepts``: topics that take records
+    of others, and the type and version these are of."""
+
+    client: Mapping[str, Any]
+    prefix: str
+    producers: Mapping[str, str]
+    dsn: str
+    schema: str = "penstock"
+    avro: frozenset[str] = frozenset()
+    accepts: Mapping[str, tuple[str, int]] = {}
+
+
+def books_of_cluster(
+    where: Where, home: Path, *, reads: Reads | None = None,
+    journal: Path | Iterable[Path] | None = None, until: int | None = None,
+    contracts: Mapping[str, Any] | None = None, retention: Mapping[str, float] | None = None,
+    buffers: Mapping[str, float] | None = None, now: int | None = None,
+    continues: Iterable[str] = (),
+) -> Books:  # fmt: skip
+    """Everything an audit looks at in a cluster. Raises ``Unfit``. See ``files.books_of``; of
+    ``home`` only the sandboxes' ledgers are read, if there are any."""
+    if where.avro:
+        raise Unfit(
+            f"The values of {', '.join(sorted(where.avro))} are Avro; the auditor reads JSON.",
+            "Leave `wire` out in a catalog that is to be audited.",
+        )
+    paths = [journal] if isinstance(journal, Path) else journal
+    asked = None if paths is None else read_journal(paths)
+    flaws: list[Flaw] = []
+    stores = tables.read_stores(where.dsn, where.schema, flaws)
+    topics = Topics(where.client, where.prefix, flaws, where.accepts)
+    topics.read(where.producers)
+    producers = {t: p for t, p in where.producers.items() if p in stores}
+    return Books(
+        topics.facts, topics.partitions, topics.first, producers, reads or {}, stores,
+        _ledgers(home, flaws), asked, until, flaws, topics.examined, (), contracts,
+        retention or {}, buffers or {}, now, frozenset(continues), frozenset(where.accepts),
+        is_dense=False, is_steady=False,
+    )  # fmt: skip
+
+
+def is_running(where: Where) -> bool:
+    """Has any process reported in the last seconds? Raises ``Unfit``."""
+    return tables.is_running(where.dsn, where.schema)
+
+
+def _ledgers(home: Path, flaws: list[Flaw]) -> dict[str, Ledger]:
+    if not home.is_dir():
+        return {}
+    with Looking() as looking:
+        found = ledgers_of(looking, home, flaws)
+        looking.finish()
+        return found
