@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as Raw
+from confluent_kafka.admin import AdminClient
 
 from penstock.catalog.model import KafkaSettings
 from penstock.event import Message
 from penstock.limits import KAFKA_SECONDS_MAX
 from penstock.log.kafka import KafkaLog
 from penstock.log.kafka_avro import AvroWire
+from penstock.log.kafka_errors import Ear
 from penstock.ports import Taken, TopicSpec
 from tests.support import eventually
 
@@ -20,6 +23,15 @@ LETTERS = TopicSpec(name="letters", partitions=4)
 REPLIES = TopicSpec(name="replies", partitions=4)
 START = {("letters", partition): 0 for partition in range(4)}
 ALL = frozenset(range(4))
+
+
+def remove_topics(servers: str, prefix: str) -> None:
+    """Delete every topic with the prefix; a broker that is gone has none."""
+    admin = AdminClient({"bootstrap.servers": servers}, logger=Ear())
+    with suppress(KafkaException):
+        names = [name for name in admin.list_topics(timeout=5).topics if name.startswith(prefix)]
+        for done in admin.delete_topics(names).values() if names else ():
+            done.result(20)
 
 
 def numbered(key: str, numbers: Iterable[int]) -> list[Message]:
@@ -55,9 +67,11 @@ class Desk:
         return log
 
     def close(self) -> None:
-        """Close every log."""
+        """Close every log, and leave no topic behind on a broker of many tests."""
         for log in self._logs:
             log.close()
+        if self.prefix and self._logs:
+            remove_topics(self.servers, self.prefix)
 
     def produce(self, topic: str, *records: dict[str, Any], **settings: Any) -> None:
         """Write as a program that knows nothing of penstock would."""

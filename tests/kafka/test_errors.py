@@ -12,6 +12,7 @@ from penstock.errors import Corrupt, NotFound, Problem, StorageFull, Unreachable
 from penstock.log.kafka import KafkaLog
 from penstock.log.kafka_clients import client_settings
 from penstock.log.kafka_errors import CALLERS, FULL, OURS, Ear, sorted_out
+from penstock.ports import TopicSpec
 
 E = KafkaError
 
@@ -98,4 +99,4 @@ def test_what_penstock_relies_on_cannot_be_set(name: str) -> None:
 def test_a_setting_the_client_does_not_know_is_told_of() -> None:
     log = KafkaLog(settings(**{"no.such.setting": 1}))
     with pytest.raises(Usage, match=r"no\.such\.setting"):
-        log.ensure([])
+        log.ensure([TopicSpec(name="letters", partitions=4)])

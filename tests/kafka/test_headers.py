@@ -107,6 +107,13 @@ def test_headers_like_ours_that_are_not_make_no_event(header: str, value: bytes)
     assert set(found.notes) == {n for n, _ in headers}
 
 
+def test_notes_are_read_where_the_count_of_headers_is_the_usual_one() -> None:
+    """A message without a type has fewer headers of CloudEvents, and may have notes instead."""
+    m = Message("k", b"", bytes(16), "", 1, 5, bytes(16), "", "us", {"a": "1", "b": "2", "c": "3"})
+    assert len(Writer().headers(m)) == 8
+    assert back(m) == m
+
+
 def test_a_header_that_somebody_added_on_the_way_becomes_a_note() -> None:
     headers = [*Writer().headers(FULL), ("x-gateway", b"eu-1")]
     found = Reader().message(b"o-1", b"{}", headers)

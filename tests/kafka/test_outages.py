@@ -13,7 +13,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from penstock.conformance.scenario import keys_of
-from penstock.errors import Problem, Unreachable
+from penstock.errors import NotFound, Problem, Unreachable
 from penstock.event import Message
 from penstock.log.kafka import KafkaLog
 from penstock.ports import TopicSpec
@@ -227,8 +227,17 @@ def test_a_topic_that_is_gone_is_the_callers(desk: Desk) -> None:
     for call in (
         lambda: log.append("nothing", [Message("k", b"1")], 0), lambda: log.extent("nothing"),
     ):  # fmt: skip
+        began = time.monotonic()
         with pytest.raises((Problem, Unreachable), match="nothing"):
             call()
+        assert time.monotonic() - began < SECONDS + MARGIN
+
+
+def test_the_extent_of_a_topic_that_is_gone_is_told_at_once(desk: Desk) -> None:
+    log, began = desk.quiet(TopicSpec(name="nothing", partitions=4)), time.monotonic()
+    with pytest.raises(NotFound, match="penstock topics apply"):
+        log.extent("nothing")
+    assert time.monotonic() - began < MARGIN
 
 
 def test_a_broker_without_the_newer_protocol_is_joined_by_the_older_one() -> None:

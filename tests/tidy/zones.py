@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("flows",),
     ("web",),
     ("assemble",),
+    ("moving",),
     ("sim",),
     ("bench",),
     ("cli",),

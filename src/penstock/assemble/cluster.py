@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.log.kafka import KafkaLog
     from penstock.log.kafka_avro import AvroWire
     from penstock.store.postgres import PostgresStore
+    from penstock.store.postgres_copy import PostgresCopy
     from penstock.store.postgres_reading import PostgresReader
     from penstock.store.postgres_reports import PostgresReports
     from penstock.store.postgres_roll import PostgresRoll
@@ -82,6 +83,19 @@ class Cluster(Struct, frozen=True, kw_only=True):
         from penstock.store.postgres_reading import PostgresReader
 
         return PostgresReader(self.postgres)
+
+    def copying(self) -> PostgresCopy:
+        """A connection that puts in rows of another store as they are."""
+        from penstock.store.postgres_copy import PostgresCopy
+
+        return PostgresCopy(self.postgres)
+
+    @property
+    def postgres_shown(self) -> str:
+        """The database as it may be shown to people."""
+        from penstock.store.postgres_session import shown
+
+        return shown(self.postgres)
 
     def roll(self, service: str, name: str) -> PostgresRoll:
         """The roll of a service's couriers."""

@@ -84,10 +84,27 @@ def open_house(home: Path, catalog_path: Path | None = None) -> House:
     verify(OWN, OWN_FOLDER)
     verify(flow.contracts, contracts_folder(catalog, catalog_path))
     book = Book(flow.contracts)
+    cluster = cluster_of(catalog, contracts_folder(catalog, catalog_path))
+    if cluster is None:
+        _refuse_moved(home)
     return House(
         home=home, catalog=catalog, flow=flow, book=book, catalog_path=catalog_path,
-        cluster=cluster_of(catalog, contracts_folder(catalog, catalog_path)),
+        cluster=cluster,
     )
+
+
+def _refuse_moved(home: Path) -> None:
+    """A home that moved to a cluster works no more. Raises ``Conflict``."""
+    try:
+        moved = json.loads((home / "home.json").read_text()).get("moved")
+    except (OSError, ValueError):
+        return
+    if moved:
+        raise Conflict(
+            "moved", f"{home} moved to Kafka at {moved['kafka']}.",
+            "Name --kafka and --postgres; or, before anything was done there: "
+            "penstock migrate return",
+        )
 
 
 def _declared(catalog_path: Path | None) -> Catalog:

@@ -163,25 +163,29 @@ class Gate:
         return [(w.deliver, reply) for w, reply in zip(group, decided, strict=True)]
 
     def _commit(self, group: Sequence[Wanted]) -> list[Reply]:
+        """Again and again, while another owner or another transaction was quicker."""
+        while True:
+            try:
+                return self._decided(group)
+            except StaleOwner:
+                self._epoch = None
+            except Contended:
+                continue
+
+    def _decided(self, group: Sequence[Wanted]) -> list[Reply]:
         now = self._clock.now()
         if self._epoch is None:
             self._epoch = self._store.claim([self._lane], now)[0].epoch
-        try:
-            with self._store.begin() as tx:
-                tx.advance([Advance(self._lane, self._epoch, {})], now)
-                named = [self._named(w) for w in group]
-                refs = list(dict.fromkeys(r for n in named if isinstance(n, tuple) for r in n))
-                bodies = tx.load(refs).bodies if refs else {}
-                pass_ = _Pass(self._service, self._labels, self._book, self._decoders, bodies)
-                replies = [pass_.decide(w, n) for w, n in zip(group, named, strict=True)]
-                tx.save(list(pass_.saved.values()))
-                wrote = tx.send(pass_.rows, now)
-                cut("intake.position")
-        except StaleOwner:
-            self._epoch = None
-            return self._commit(group)
-        except Contended:
-            return self._commit(group)
+        with self._store.begin() as tx:
+            tx.advance([Advance(self._lane, self._epoch, {})], now)
+            named = [self._named(w) for w in group]
+            refs = list(dict.fromkeys(r for n in named if isinstance(n, tuple) for r in n))
+            bodies = tx.load(refs).bodies if refs else {}
+            pass_ = _Pass(self._service, self._labels, self._book, self._decoders, bodies)
+            replies = [pass_.decide(w, n) for w, n in zip(group, named, strict=True)]
+            tx.save(list(pass_.saved.values()))
+            wrote = tx.send(pass_.rows, now)
+            cut("intake.position")
         self.full = False
         if wrote:
             self._tell(wrote)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.catalog.model import JOURNAL, Catalog, ServiceEntry, answers_of, dead_of
+from penstock.contracts.strict import Unreadable, strict_value
 from penstock.contracts.wire import Book
 from penstock.decision import Context, Decision, Ref, Service, States
 from penstock.errors import Malformed
@@ -111,6 +112,15 @@ def _check_key(key: str) -> None:
         raise Malformed(f"no document can have the key: {error}") from None
 
 
+def _check_entrance(raw: bytes) -> None:
+    """A topic that takes records of others is an entrance: what its JSON says twice, or says so
+    that readers disagree about it, is refused as at the door."""
+    try:
+        strict_value(raw, limit_bytes=VALUE_BYTES_MAX)
+    except Unreadable as error:
+        raise Malformed(str(error)) from None
+
+
 def open_record(unit: Unit, record: Record) -> Event | None:
     """The event in a record; None for a type this service does not read.
 
@@ -130,6 +140,8 @@ def open_record(unit: Unit, record: Record) -> Event | None:
         _check_key(m.key)  # (operators' requests free what such a record holds)
     if len(m.value) > VALUE_BYTES_MAX:
         raise Malformed(f"the value has {len(m.value)} bytes, more than {VALUE_BYTES_MAX}")
+    if record.topic in unit.accepts:
+        _check_entrance(m.value)
     data = unit.book.opener(m.type, m.version)(m.value)
     return Event(
         m.id, m.type, m.version, m.key, m.at, data, m.cause, m.trace, m.notes,

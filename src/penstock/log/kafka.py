@@ -22,7 +22,7 @@ from penstock.log.kafka_clients import Clients
 from penstock.log.kafka_headers import AVRO, Reader, Writer
 from penstock.log.kafka_lane import KafkaLane
 from penstock.log.kafka_reader import Ends, Ranges
-from penstock.log.kafka_topics import Change, apply, find, make, plan
+from penstock.log.kafka_topics import Change, apply, find, keep_times, make, plan
 from penstock.log.kafka_writer import Appender
 from penstock.ports import Extent, Features, TopicSpec
 
@@ -73,14 +73,20 @@ class KafkaLog:
         specs = list(self._specs.values())
         return plan(specs, self.settings, find(self._ends, self.settings, specs))
 
+    def keep_times(self, topics: Sequence[str], kept: bool) -> None:
+        """Let topics take the times that records are appended with, as a copy wants it, or (not
+        ``kept``) the broker's own again, as everybody else does."""
+        keep_times(self._ends, self.settings, [self._specs[topic] for topic in topics], kept)
+
     def apply(self, changes: Sequence[Change]) -> None:
         """Do what a plan says, as far as a tool may."""
         apply(self._ends, self.settings, list(self._specs.values()), changes)
 
     def append(
-        self, topic: str, messages: Sequence[Message], now: int, origins: Sequence[Origin] = ()
-    ) -> None:
-        """Hand all over, wait for all once."""
+        self, topic: str, messages: Sequence[Message], now: int, origins: Sequence[Origin] = (),
+        times: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """Hand all over, wait for all once. ``times``: see ``keep_times``."""
         spec, name = self._spec(topic), self.name(topic)
         if not messages:
             return
@@ -88,7 +94,7 @@ class KafkaLog:
             wire = self._avro()
             messages = [wire.sealed(name, message) for message in messages]
         writer = self._writers[spec.wire]
-        self._appender.append(name, spec.partitions, messages, origins, writer)
+        self._appender.append(name, spec.partitions, messages, origins, writer, times)
 
     def _avro(self) -> AvroWire:
         assert self._wire is not None, "a log with topics in Avro is given their schemas"

@@ -136,24 +136,24 @@ class Reader:
             name = key.decode()  # type: ignore[union-attr]
             if "\0" in name or value is None:
                 raise Unreadable
-            if not headers:
-                return Message(name, value)
-            h = dict(headers)
-            if not (SCHEMA in h and ID in h and TIME in h and ORIGIN in h and SOURCE in h):
-                return self._sparse(name, value, headers, h)
-            # As nearly all of ours are: one line, for it is passed for every record.
-            type_, version = self._schemas.get(h[SCHEMA]) or self._schema(h[SCHEMA])
-            plain = len(headers) == _USUAL
-            return Message(
-                name, value, unhexlify(h[ID]), type_, version,
-                self._times.get(h[TIME]) or self._time(h[TIME]),
-                unhexlify(h[ORIGIN].partition(b"-")[0]),
-                "" if plain or TRACE not in h else h[TRACE].decode(),
-                self._texts.get(h[SOURCE]) or self._text(h[SOURCE], h),
-                None if plain else _notes(headers),
-            )
+            return self._ours(name, value, headers) if headers else Message(name, value)
         except (AttributeError, KeyError, NotHex, Unreadable, ValueError):
             return foreign(key, value, headers)
+
+    def _ours(self, key: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Message:
+        h = dict(headers)
+        try:  # nearly all of ours say all of this
+            schema, id_, time, origin, source = h[SCHEMA], h[ID], h[TIME], h[ORIGIN], h[SOURCE]
+        except KeyError:
+            return self._sparse(key, value, headers, h)
+        type_, version = self._schemas.get(schema) or self._schema(schema)
+        plain = len(headers) == _USUAL and TYPE in h and SPEC in h and CONTENT in h
+        return Message(
+            key, value, unhexlify(id_), type_, version,
+            self._times.get(time) or self._time(time), unhexlify(origin.partition(b"-")[0]),
+            "" if plain or TRACE not in h else h[TRACE].decode(),
+            self._texts.get(source) or self._text(source, h), None if plain else _notes(headers),
+        )
 
     def _sparse(
         self, key: str, value: bytes, headers: Sequence[tuple[str, bytes]], h: dict[str, bytes]

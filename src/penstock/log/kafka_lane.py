@@ -28,7 +28,7 @@ from penstock.log.kafka_reader import Ends
 from penstock.ports import Extent, Lane, Positions, Taken
 
 IDLE_SECONDS = 0.02  # how long a fetch waits before the thread looks at its orders
-PIECE = 1000
+PIECE = 200  # records made at a time: the worker waits so long for the interpreter at most
 LOOK_SECONDS = 5.0  # how often the topics' partition counts are looked at
 LOOK_WAIT_SECONDS = 2.0
 ABSENT_SECONDS = 5.0  # a topic made a moment ago may not be known everywhere
@@ -333,7 +333,7 @@ class _Watch:
 
     def look(self) -> Exception | None:
         """What is wrong with the topics. Raises ``Unreachable``, ``Problem``."""
-        found = self._ends.counts(LOOK_WAIT_SECONDS)
+        found = self._ends.counts(self._names.values(), LOOK_WAIT_SECONDS)
         for topic, name in self._names.items():
             if name not in found:
                 now = time.monotonic()

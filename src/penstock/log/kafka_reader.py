@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from threading import RLock
 from typing import Any
 
@@ -12,6 +12,7 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka import Message as Raw
@@ -21,7 +22,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from penstock.errors import OutsideLog
 from penstock.limits import BATCH_BYTES_MAX
 from penstock.log.kafka_clients import Clients
-from penstock.log.kafka_errors import ABSENT, Ear, raised, sorted_out
+from penstock.log.kafka_errors import ABSENT, Ear, absent, raised, sorted_out
 from penstock.ports import Extent
 
 FETCH_WAIT_MS = 100  # how long a broker holds a fetch at the end: markers alone are there
@@ -31,7 +32,8 @@ RETRY_SECONDS = 0.05
 ANSWER_SECONDS = 1.0  # of a broker that is well
 _E = KafkaError
 # Leadership moves, or a topic was made a moment ago: the next question is answered.
-PASSING = ABSENT | {
+LEADERLESS = ABSENT | {_E._NOENT}
+PASSING = LEADERLESS | {
     _E.LEADER_NOT_AVAILABLE, _E.NOT_LEADER_FOR_PARTITION, _E._TRANSPORT, _E._TIMED_OUT,
     _E.REQUEST_TIMED_OUT, _E.BROKER_NOT_AVAILABLE, _E.OFFSET_NOT_AVAILABLE,
     _E.FENCED_LEADER_EPOCH, _E.UNKNOWN_LEADER_EPOCH, _E.NETWORK_EXCEPTION, _E._DESTROY,
@@ -84,7 +86,10 @@ class Ends:
                     )
                     for spec in specs
                 ]
-                return [[a[place].result(left).offset for place in asked] for a in answers]
+                found = [[a[place].result(left).offset for place in asked] for a in answers]
+                if min(found[-1]) >= 0:
+                    return found
+                self.pause()  # an answer without this partition: its offset is -1001
             except KafkaException as problem:
                 self._again(problem, doing, asked[0].topic, deadline)
             except TimeoutError:
@@ -94,8 +99,10 @@ class Ends:
         """Returns where asking again may help."""
         self._hear(doing)
         code = problem.args[0].code() if isinstance(problem.args[0], KafkaError) else 0
-        gone = code in ABSENT and time.monotonic() > deadline - self._clients.seconds / 2
-        if code not in PASSING or gone:
+        left = max(SLICE_SECONDS, deadline - time.monotonic())
+        if code in LEADERLESS and topic not in self.counts([topic], left):
+            raise absent(topic, doing) from None
+        if code not in PASSING:
             raise raised(problem, doing, topic) from None
         self.pause()
 
@@ -123,14 +130,42 @@ class Ends:
                 self.pause()
         return {name: topic for name, topic in found.topics.items() if not topic.error}
 
-    def counts(self, seconds: float | None = None) -> dict[str, int]:
-        """Every topic's partition count; raises as ``topics`` does."""
-        return {name: len(topic.partitions) for name, topic in self.topics(seconds).items()}
+    def counts(self, names: Collection[str], seconds: float | None = None) -> dict[str, int]:
+        """The partition counts of those of these topics that are there; raises as ``topics``
+        does. Asks about no other topic: a cluster may have thousands."""
+        deadline = time.monotonic() + (seconds or self._clients.seconds)
+        doing = "which topics there are"
+        while names:
+            left = max(RETRY_SECONDS, deadline - time.monotonic())
+            answers = self.admin().describe_topics(
+                TopicCollection([*names]), request_timeout=min(left, 2 * ANSWER_SECONDS)
+            )
+            try:
+                return _present(answers, left)
+            except (KafkaException, TimeoutError) as problem:
+                self._hear(doing)
+                if time.monotonic() >= deadline:
+                    if isinstance(problem, KafkaException):
+                        raise raised(problem, doing) from None
+                    raise self._ear.unanswered(doing) from None
+                self.pause()
+        return {}
 
     def close(self) -> None:
         """Let go of the connection."""
         with self._lock:
             self._admin = None
+
+
+def _present(answers: Mapping[str, Any], seconds: float) -> dict[str, int]:
+    found = {}
+    for name, answer in answers.items():
+        try:
+            found[name] = len(answer.result(seconds).partitions)
+        except KafkaException as problem:
+            if problem.args[0].code() not in ABSENT:
+                raise
+    return found
 
 
 def offset_of(raw: Raw) -> int:

@@ -57,12 +57,13 @@ def refuse_counts(specs: Sequence[TopicSpec], prefix: str, found: Mapping[str, i
 def make(ends: Ends, settings: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     """Create what is missing, after counts have been compared. Raises ``Conflict``."""
     prefix = settings.prefix
-    found = ends.counts()
+    names = [prefix + spec.name for spec in specs]
+    found = ends.counts(names)
     refuse_counts(specs, prefix, found)
     missing = [spec for spec in specs if prefix + spec.name not in found]
     if missing:
         create(ends, settings, missing)
-        refuse_counts(specs, prefix, ends.counts())
+        refuse_counts(specs, prefix, ends.counts(names))
 
 
 def create(ends: Ends, settings: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
@@ -91,7 +92,7 @@ def create(ends: Ends, settings: KafkaSettings, specs: Sequence[TopicSpec]) -> N
 def _wait_for(ends: Ends, names: Sequence[str]) -> None:
     """A topic that was made is known to every broker a moment later."""
     deadline = time.monotonic() + KAFKA_SECONDS_MAX
-    while time.monotonic() < deadline and not ends.counts().keys() >= set(names):
+    while time.monotonic() < deadline and len(ends.counts(names)) < len(names):
         ends.pause()
 
 
@@ -223,7 +224,36 @@ def apply(
         _results(done, "a change of topics' settings")
         _wait_until_seen(ends, settings, specs, changes)
     if new:
-        refuse_counts(new, settings.prefix, ends.counts())
+        names = [settings.prefix + spec.name for spec in new]
+        refuse_counts(new, settings.prefix, ends.counts(names))
+
+
+TIMES = "message.timestamp.type"
+
+
+def keep_times(
+    ends: Ends, settings: KafkaSettings, specs: Sequence[TopicSpec], kept: bool
+) -> None:
+    """Whose time a record is appended under: its producer's (``kept``), or the broker's."""
+    wanted = "CreateTime" if kept else "LogAppendTime"
+    names = [settings.prefix + spec.name for spec in specs]
+    asked = [
+        ConfigResource(
+            ResourceType.TOPIC, name,
+            incremental_configs=[
+                ConfigEntry(TIMES, wanted, incremental_operation=AlterConfigOpType.SET)
+            ],
+        )
+        for name in names
+    ]  # fmt: skip
+    done = ends.admin().incremental_alter_configs(asked, request_timeout=KAFKA_SECONDS_MAX)
+    _results(done, "a change of topics' times")
+    deadline = time.monotonic() + KAFKA_SECONDS_MAX
+    while time.monotonic() < deadline:
+        found = find(ends, settings, specs)
+        if all(found[name].settings.get(TIMES) == wanted for name in names):
+            return
+        ends.pause()
 
 
 def _wait_until_seen(

@@ -37,13 +37,14 @@ class Appender:
 
     def append(
         self, name: str, partitions: int, messages: Sequence[Message],
-        origins: Sequence[Origin], writer: Writer,
+        origins: Sequence[Origin], writer: Writer, times: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """Append all to the topic of this name. Raises; see ``Log.append``."""
+        """Append all to the topic of this name. Raises; see ``Log.append``. ``times`` are their
+        append times where the topic takes given ones: a copy keeps those of what it copies."""
         with self._lock:
             deadline = time.monotonic() + self._clients.seconds
             try:
-                self._produce(name, partitions, messages, origins, writer, deadline)
+                self._produce(name, partitions, messages, origins, writer, deadline, times)
                 self._flush(name, deadline)
             except KafkaException as problem:  # as a producer that stopped for good
                 self._throw_away()
@@ -64,7 +65,7 @@ class Appender:
 
     def _produce(
         self, name: str, partitions: int, messages: Sequence[Message],
-        origins: Sequence[Origin], writer: Writer, deadline: float,
+        origins: Sequence[Origin], writer: Writer, deadline: float, times: Sequence[int],
     ) -> None:  # fmt: skip
         produce, headers = self._open().produce, writer.headers
         places = [partition_of(m.key, partitions) for m in messages]
@@ -72,9 +73,10 @@ class Appender:
         for at, m in enumerate(messages):
             told = report if at in watched else None
             described: Any = headers(m, origins[at] if origins else None)
+            time_ = times[at] if times else 0
             while True:
                 try:
-                    produce(name, m.value, m.key.encode(), places[at], None, told, 0, described)
+                    produce(name, m.value, m.key.encode(), places[at], None, told, time_, described)
                     break
                 except BufferError:  # the client's queue is full: let it send
                     self._look(name, ROOM_SECONDS, deadline)

@@ -25,10 +25,17 @@ class PostgresReader:
         """A scan, bodies undecoded; nothing where the service has never run."""
         with self._lock:
             if not self._session.connected:
-                self._session.connect()
-                migrate.check(self._session)
+                self._connect()
             scope = self._scopes.get(what.service) or self._find(what.service)
             return scan(self._session, scope, what) if scope else []
+
+    def _connect(self) -> None:
+        self._session.connect()
+        try:
+            migrate.check(self._session)
+        except BaseException:
+            self._session.drop()
+            raise
 
     def _find(self, service: str) -> int:
         found = self._session.run(sql.SCOPE, service=text(service), namespace=text(LIVE))
