@@ -12,6 +12,9 @@ import pytest
 
 from tests.support import unused_port
 
+# Assertions of the shipped suites are shown in full, like those of the tests. The plugins import
+# them, so this comes first.
+pytest.register_assert_rewrite("penstock.conformance")
 pytest_plugins = ["tests.servers", "tests.grounds"]
 
 CHROMIUM = os.environ.get("CHROMIUM") or "/usr/bin/chromium"

@@ -15,11 +15,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from penstock import assemble
 from penstock.catalog.load import load_catalog
+from penstock.catalog.model import Catalog
 from penstock.sim.audit.books import Books
 from penstock.sim.audit.cluster import Where, books_of_cluster
 from penstock.sim.audit.files import snapshots
 from tests.audit.library_shop import CONTRACTS, READS, leave, lend, live, open_library
-from tests.flows.ground import HastyClock, Servers
+from tests.flows.ground import HandClock, HastyClock, Servers
 from tests.flows.library import CATALOG
 from tests.flows.library.door import LoanWish
 from tests.servers import unique
@@ -63,9 +64,9 @@ def live_on(servers: Servers) -> None:
     leave(rig)
 
 
-def where(servers: Servers) -> Where:
-    """As the auditor is told."""
-    catalog = load_catalog(CATALOG)
+def where(servers: Servers, catalog: Catalog | None = None) -> Where:
+    """As the auditor is told; of the library where no other catalog is named."""
+    catalog = catalog or load_catalog(CATALOG)
     producers = {topic: assemble.owner_file(catalog, topic) for topic in catalog.topics}
     return Where(servers.cluster.client_settings(), servers.prefix, producers, servers.dsn)
 
@@ -76,6 +77,15 @@ def books(servers: Servers, **how: Any) -> Books:
         where(servers), Path("/nonexistent"), reads=READS, continues=["notices"],
         contracts=snapshots(CONTRACTS), **how,
     )  # fmt: skip
+
+
+def by_hand(found: Books, clock: HandClock) -> Books:
+    """The books with the hand clock's time in place of the broker's."""
+    topics = {
+        topic: [f._replace(appended_at=clock.at(f.appended_at)) for f in facts]
+        for topic, facts in found.topics.items()
+    }
+    return found._replace(topics=topics)
 
 
 @contextmanager
@@ -106,26 +116,24 @@ def raws(servers: Servers, topics: Mapping[str, int]) -> list[Raw]:
         {"bootstrap.servers": servers.kafka, "group.id": unique("copy", "-"),
          "enable.auto.commit": False, "auto.offset.reset": "earliest"}
     )  # fmt: skip
-    found: list[Raw] = []
+    names = {servers.prefix + topic: topic for topic in topics}
+    places = [TopicPartition(n, p, 0) for n, t in names.items() for p in range(topics[t])]
     try:
-        for topic, count in topics.items():
-            for partition in range(count):
-                place = TopicPartition(servers.prefix + topic, partition, 0)
-                _, end = consumer.get_watermark_offsets(place, timeout=SECONDS)
-                consumer.assign([place])
-                while end and (not found or found[-1][:2] != (topic, partition) or
-                               place.offset < end):  # fmt: skip
-                    raw = consumer.poll(SECONDS)
-                    assert raw is not None and raw.error() is None  # noqa: PT018
-                    headers: Any = raw.headers() or []
-                    found.append(
-                        Raw(topic, partition, raw.key() or b"", raw.value() or b"",  # type: ignore[arg-type]
-                            tuple(headers), raw.timestamp()[1])
-                    )  # fmt: skip
-                    place.offset = (raw.offset() or 0) + 1
+        ends = [consumer.get_watermark_offsets(place, timeout=SECONDS)[1] for place in places]
+        consumer.assign([place for place, end in zip(places, ends, strict=True) if end])
+        found = [_raw(names, consumer.poll(SECONDS)) for _ in range(sum(ends))]
     finally:
         consumer.close()
-    return found
+    return sorted(found, key=lambda raw: raw[:2])  # (the order within a partition stays)
+
+
+def _raw(names: Mapping[str, str], polled: Any) -> Raw:
+    assert polled is not None
+    assert polled.error() is None
+    return Raw(
+        names[polled.topic()], polled.partition(), polled.key(), polled.value(),
+        tuple(polled.headers() or ()), polled.timestamp()[1],
+    )
 
 
 def rewritten(

@@ -18,10 +18,10 @@ from penstock.sim.audit.books import Ask, Books, Fact, Held
 from penstock.sim.audit.files import books_of, snapshots
 from penstock.sim.audit.platform import RULES
 from penstock.sim.audit.report import Report, audit
+from tests.flows.ground import Ground, HandClock
 from tests.flows.library import CATALOG, FLOW, SNAPSHOTS
 from tests.flows.library.door import Delivery, LoanWish, Scanned
 from tests.flows.library.lending import LOAN_SECONDS
-from tests.flows.ground import Ground, HandClock
 from tests.flows.rig import Rig, Scripted
 
 READS = {

@@ -1,4 +1,4 @@
-"""A shop that runs the real flow on the embedded pair, and its books; and crimes in them.
+"""A shop that runs the real flow on any pair that can be audited, its books; and crimes in them.
 
 Gateways are the simulator's own: they keep the ledgers that an auditor reads. ``Shop`` plays
 requests by the door, gives the gateways' webhooks their time, and keeps a client's journal.
@@ -28,8 +28,11 @@ from penstock.flows.orders.requests import (
 from penstock.flows.orders.sandbox.simulated import Outside
 from penstock.ports import Outcome, Request, Unavailable
 from penstock.sim.audit.books import Asked, Books, Call, Deed, Fact, Ledger, Mail, Notes, Violation
+from penstock.sim.audit.cluster import books_of_cluster
 from penstock.sim.audit.files import books_of
 from penstock.sim.audit.orders import READS, RULES
+from tests.audit.cluster_shop import by_hand, where
+from tests.flows.ground import Servers
 from tests.flows.rig import Rig
 
 CLIENT = "c"  # as the rig calls itself
@@ -62,14 +65,14 @@ class Line:
 class Shop:
     """The flow, its outside and one client; see the module."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, ground: Path | Servers) -> None:
+        self.ground = ground
         self.calling: Request | None = None
         # order -> the faults that meet its calls, each as the call's name, a slash, and the fault
         self.script: dict[str, set[str]] = {}
         self.outside = Outside(self.fires, lambda: 0.5)
         names = ("payments", "carrier", "mail")
-        self.rig = Rig(FLOW, load_catalog(), home, {name: Line(self, name) for name in names})
+        self.rig = Rig(FLOW, load_catalog(), ground, {name: Line(self, name) for name in names})
         self.coming: list[tuple[int, Visit]] = []
         self.journal: list[Asked] = []
 
@@ -151,7 +154,7 @@ class Shop:
 
     def books(self, until: int | None = None) -> Books:
         """Everything that is written down now."""
-        found = books_of(self.home, reads=READS, until=until)
+        found = self._written(until)
         ledgers = {
             name: Ledger(
                 name, [Deed(*row) for row in rows.get("deeds", ())],
@@ -161,6 +164,14 @@ class Shop:
             for name, rows in self.outside.ledgers().items()
         }
         return found._replace(ledgers=ledgers, journal=tuple(self.journal))
+
+
+    def _written(self, until: int | None) -> Books:
+        if not isinstance(self.ground, Servers):
+            return books_of(self.ground, reads=READS, until=until)
+        there = where(self.ground, self.rig.catalog)
+        found = books_of_cluster(there, Path("/nonexistent"), reads=READS, until=until)
+        return by_hand(found, self.rig.clock)
 
 
 class Ended(NamedTuple):
@@ -174,9 +185,9 @@ class Ended(NamedTuple):
         return facts(self.books, type_, self.orders[name])[0]
 
 
-def ended_in(home: Path) -> Ended:
+def ended_in(ground: Path | Servers) -> Ended:
     """Every way an order may go, all of them at their end; one payment waits for a person."""
-    shop, orders = Shop(home), dict[str, str]()
+    shop, orders = Shop(ground), dict[str, str]()
     shop.stock("first", POT=60, MUG=1, CUP=9)
     shop.rest()
     for name, faults in (

@@ -65,17 +65,12 @@ def test_a_figure_stands_beside_its_reference_and_floor(
         if figure.reference is not None:
             assert figure.ratio is not None
             assert figure.ratio > 0
+        if "statements" in figure.name:
+            assert 0 < figure.value <= cluster.STATEMENTS_MAX
     assert found[0].detail.keys() >= SPENT
+    assert found[0].detail.get("statements_a_batch", 0) <= cluster.STATEMENTS_MAX
     if found[0].reference is not None:
         assert found[0].detail.keys() >= {f"reference_{each}" for each in SPENT}
-
-
-def test_a_batch_costs_three_statements(field: Ground, tmp_path: Path) -> None:
-    lot = Lot(field, tmp_path, "effect", 1200)
-    assert 0 < lot.tallied().statements <= cluster.STATEMENTS_MAX
-    lot.effect("tally_tally")
-    orders = kafka_flow.reference(field, tmp_path, 10)
-    assert 0 < orders.statements <= cluster.STATEMENTS_MAX
 
 
 def test_the_command_prints_figures_and_leaves_nothing(kafka: str, postgres: str) -> None:

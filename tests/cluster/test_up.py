@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,10 @@ from tests.cluster.stage import Stage, catalog_at
 
 
 @pytest.fixture
-def stage(tmp_path: Path, kafka: str, dsn: str, prefix: str) -> Iterator[Stage]:
+def stage(tmp_path: Path, kafka: str, dsn: str, prefix: str) -> Stage:
     """A house nobody has started yet."""
     catalog = catalog_at(tmp_path, kafka, dsn, prefix)
-    yield Stage(tmp_path / "home", catalog)
+    return Stage(tmp_path / "home", catalog)
 
 
 def test_the_demo_ends_as_in_a_home_folder_and_is_audited(stage: Stage) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from penstock.catalog.model import KafkaSettings
 from penstock.conformance.history_load import DIRECT, LOAD_TOPICS, Backend
 from penstock.conformance.stores import SERVICE
 from penstock.embedded.file import File
 from penstock.log.embedded import EmbeddedLog
+from penstock.log.kafka import KafkaLog
 from penstock.log.memory import MemoryLog
 from penstock.ports import Claim, Settled, Tx
+from penstock.store.postgres import PostgresStore
 from penstock.store.sqlite import SqliteStore
 
 
@@ -24,6 +27,19 @@ def embedded(home: Path) -> Backend:
     log.ensure(LOAD_TOPICS)
     file = File(home / f"{SERVICE}.db", shared=True)
     return Backend(log, SqliteStore(file, SERVICE, direct=DIRECT))
+
+
+def on_servers(dsn: str, kafka: str, prefix: str) -> Backend:
+    """Kafka and PostgreSQL: all topics leave by the outbox, and a take shows what has come in."""
+    log = KafkaLog(KafkaSettings(servers=kafka, prefix=prefix), LOAD_TOPICS)
+    log.ensure(LOAD_TOPICS)
+    store = PostgresStore(dsn, SERVICE)
+
+    def close() -> None:
+        log.close()
+        store.close()
+
+    return Backend(log, store, frozenset(), fresh=False, close=close)
 
 
 class TurnStore(SqliteStore):

@@ -158,7 +158,7 @@ def renumber(records: list[Record], last: list[Record]) -> list[Record]:
 class BrokenTx(Tx):
     """A transaction that does one thing otherwise."""
 
-    def __init__(self, tx: Tx, store: BrokenStore) -> None:
+    def __init__(self, tx: Tx, store: Any) -> None:
         self._tx, self._store, self._how = tx, store, store.how
 
     @property
@@ -167,11 +167,7 @@ class BrokenTx(Tx):
 
     def advance(self, moves: Sequence[Advance], now: int) -> None:
         if self._how == "any epoch":
-            find = "SELECT epoch FROM owners WHERE scope = ? AND lane = ?"
-            moves = [
-                replace(m, epoch=self._store.file.run(find, (self._store.scope, m.lane))[0][0])
-                for m in moves
-            ]
+            moves = [replace(m, epoch=self._store.epoch_of(m.lane)) for m in moves]
         if self._how == "one further":
             moves = [
                 replace(m, positions={t: at + 1 for t, at in m.positions.items()}) for m in moves
@@ -210,6 +206,11 @@ class BrokenStore(TurnStore):
     def __init__(self, how: str, log: BrokenLog) -> None:
         super().__init__()
         self.how, self.log, self._turns = how, log, count(1)
+
+    def epoch_of(self, lane: int) -> int:
+        """Whoever owns the lane now."""
+        find = "SELECT epoch FROM owners WHERE scope = ? AND lane = ?"
+        return int(self.file.run(find, (self.scope, lane))[0][0])
 
     @contextmanager
     def _begin(self) -> Iterator[Tx]:

@@ -14,6 +14,7 @@ from penstock.conformance.scenario import title
 from penstock.log.kafka import KafkaLog
 from penstock.log.kafka_lane import KafkaLane
 from penstock.ports import Lane, Log
+from tests.kafka.rig import remove_topics
 
 
 class KafkaFixture:
@@ -52,6 +53,7 @@ def on_kafka(kafka: str, prefix: str) -> Iterator[KafkaFixture]:
     fixture = KafkaFixture(kafka, prefix)
     yield fixture
     fixture.restart()
+    remove_topics(kafka, prefix)
 
 
 @pytest.mark.parametrize("scenario", log_scenarios(KafkaLog.features), ids=title)

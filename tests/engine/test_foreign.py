@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.event import Message, Position
+from penstock.engine.backlog import Backlog
+from penstock.event import Message, Position, Record
+from penstock.ports import Waiting
 from tests.engine.tally import Orders, raising, steps, tally_rig
 from tests.flows.ground import Ground
 from tests.flows.rig import Rig
@@ -73,12 +75,52 @@ def test_one_without_a_usable_key_belongs_to_nothing(message: Message) -> None:
     assert b"has no key" in dead.message.value
 
 
+def test_those_without_a_key_hold_nobody_back_each_other_neither(ground: Ground) -> None:
+    rig = taking(ground)
+    append(rig, "steps", *(foreign("", n) for n in range(5)), foreign("k", 2))
+    rig.run()
+    assert steps(rig, "k") == (2,)
+    assert rig.waiting("tally") == [("", "aside", 0)] * 5
+    assert len(rig.records("tally.dead")) == 5
+    rig.start("tally")
+    assert rig.run().waiting("tally") == [("", "aside", 0)] * 5
+
+
+def test_a_key_in_two_lanes_is_two_orders() -> None:
+    """Another program's partitioner may put it so; what one lane holds is not the other's."""
+    rows = [
+        Waiting(record=Record("steps", lane, 7, 0, foreign("k", lane)), state="parked", due=0,
+                attempts=1)
+        for lane in (0, 1)
+    ]  # fmt: skip
+    backlog = Backlog()
+    backlog.put(rows)
+    assert (len(backlog), backlog.parked) == (2, 2)
+    backlog.forget(0)
+    assert backlog.find(rows[1].record.position) == rows[1]
+    backlog.drop([rows[1].record])
+    assert not backlog.held
+
+
 def test_one_whose_value_is_wrong_is_parked_with_its_bytes() -> None:
     rig = taking()
     append(rig, "steps", Message("k", b'{"n":"x"}'))
     rig.run()
     (row,) = rig.rows("tally", "waiting")
     assert (row.body.kind, row.body.record.message.value) == ("malformed", b'{"n":"x"}')
+
+
+@pytest.mark.parametrize(
+    "value", [b'{"n":1,"n":2}', b'{"n":1,"x":{"y":1,"y":2}}', b'{"n":1,"x":"\\ud800"}']
+)
+def test_one_whose_json_readers_disagree_about_is_parked(value: bytes) -> None:
+    """Such a topic is an entrance, as the door is."""
+    rig = taking()
+    append(rig, "steps", Message("k", value), foreign("other", 1))
+    rig.run()
+    (row,) = rig.rows("tally", "waiting")
+    assert (row.body.kind, row.body.record.message.value) == ("malformed", value)
+    assert (steps(rig, "k"), steps(rig, "other")) == ((), (1,))
 
 
 def test_one_that_fails_is_tried_again_and_parked_and_retried_like_any_other() -> None:

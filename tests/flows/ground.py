@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 
 from penstock.assemble.cluster import Cluster
@@ -17,6 +18,7 @@ from penstock.event import Message, Origin, Record
 from penstock.ports import Extent, Features, Lane, Log, Positions, Taken, TopicSpec
 
 NOW = 1_767_600_000_000
+ANSWER_SECONDS = 20
 
 
 class Servers(NamedTuple):
@@ -36,9 +38,16 @@ class Servers(NamedTuple):
         )
 
     def close(self) -> None:
-        """Close all that stood here. May repeat."""
+        """Close all that stood here, and take its topics away: a run's broker serves hundreds of
+        tests. May repeat."""
         while self.rigs:
             self.rigs.pop().close()
+        if self.kafka:
+            admin = AdminClient({"bootstrap.servers": self.kafka, "log_level": 0})
+            names = admin.list_topics(timeout=ANSWER_SECONDS).topics
+            mine = [name for name in names if name.startswith(self.prefix)]
+            for gone in admin.delete_topics(mine).values() if mine else ():
+                gone.result(ANSWER_SECONDS)
 
 
 Ground = Path | Servers | None

@@ -257,27 +257,26 @@ class Rig:
 
     def run(self) -> Rig:
         """Turn until nothing moves at this time, and whoever reads has read it all."""
-        idle, until = 0, real_now() + REST_SECONDS * 1000
-        turns = TURNS_MAX if self.log.features.at_once else 1_000_000
-        for _ in range(turns):
+        idle, turns = 0, 0
+        until = real_now() + REST_SECONDS * 1000
+        while turns < TURNS_MAX if self.log.features.at_once else real_now() < until:
+            turns += 1
             idle = 0 if self.turn() else idle + 1
-            if not idle or self.log.features.at_once:
+            if self.log.features.at_once:
                 if idle > 2:
                     return self
-            elif self.behind() and real_now() < until:
+            elif idle:
+                if not self.behind():
+                    return self
                 self._news.wait(LOOK_SECONDS)
                 self._news.clear()
-            elif idle > 1:
-                break
-        behind = self.behind()
-        if behind or self.log.features.at_once:
-            raise AssertionError(f"the flow does not come to rest: {behind}")
-        return self
+        raise AssertionError(f"the flow does not come to rest: {self.behind()}")
 
     def behind(self) -> list[str]:
         """Where readers have not come to the end of what they read; not of those that stand still
         for a reason."""
-        ends = {topic: self.log.extent(topic) for topic in self.catalog.topics}
+        read = {topic for worker in self.workers.values() for topic in worker.unit.reads}
+        ends = {topic: self.log.extent(topic) for topic in sorted(read)}
         found = []
         for name, worker in self.workers.items():
             if worker.stopped or worker.trouble:

@@ -16,7 +16,8 @@ SANDBOXES = "penstock.flows.orders.sandbox"
 GATEWAYS = "penstock.flows.orders.gateways"  # a Retry-After may be a date
 BENCH = "penstock.bench"  # its bare loops are processes of their own, without crew or Clock
 CRASHES = "penstock.sim.crash"  # drives real processes, in real time
-MAY_SLEEP = (*CREW, "penstock.cli", SANDBOXES, BENCH, CRASHES)
+MOVING = "penstock.moving"  # commands of people, who wait for a home to drain
+MAY_SLEEP = (*CREW, "penstock.cli", SANDBOXES, BENCH, CRASHES, MOVING)
 CLOCK_READERS = {"time.time", "time.time_ns", "datetime.datetime.now", "datetime.datetime.utcnow"}
 NEVER_IMPORTED = {
     "unittest.mock": "fakes are shipped code: the memory log, the sandboxes",
@@ -122,7 +123,7 @@ def test_no_module_is_dead() -> None:
 def test_the_wall_clock_is_read_at_the_edges_only() -> None:
     """Time is an argument; what reads it is the Clock and what starts processes."""
     shells = ("penstock.assemble", "penstock.web", "penstock.cli")
-    edges = (*CREW, *shells, SANDBOXES, GATEWAYS, BENCH, CRASHES)
+    edges = (*CREW, *shells, SANDBOXES, GATEWAYS, BENCH, CRASHES, MOVING)
     wrong = [
         f"{module.at(line)}: {call}"
         for module, line, call in calls_of(source(), CLOCK_READERS)

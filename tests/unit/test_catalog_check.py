@@ -16,7 +16,9 @@ from penstock.catalog.model import (
     Catalog,
     Client,
     GatewayEntry,
+    KafkaSettings,
     Platform,
+    PostgresSettings,
     RetryPolicy,
     Sandbox,
     ServiceEntry,
@@ -81,6 +83,34 @@ def one_key(found: Catalog, key: str, said: str) -> None:
     """Exactly this key is told of, with these words."""
     assert set(told(found)) == {key}
     assert said in told(found)[key]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"servers": ""}, "servers"), ({"servers": "kafka"}, "servers"),
+        ({"servers": "a:9092, ,b:9092"}, "servers"), ({"prefix": "shop/"}, "prefix"),
+        ({"replication": 0}, "replication"), ({"replication": 3, "min_insync": 4}, "min_insync"),
+        ({"min_insync": 0}, "min_insync"), ({"registry": "registry:8081"}, "registry"),
+    ],
+)  # fmt: skip
+def test_a_kafka_cluster_can_be_found(changes: dict[str, Any], key: str) -> None:
+    sound = KafkaSettings(
+        servers="a:9092, [::1]:9092", prefix="shop-", registry="https://r", client={"x": 1}
+    )
+    assert told(catalog(kafka=sound)) == {}
+    assert set(told(catalog(kafka=replace(sound, **changes)))) == {f"kafka.{key}"}
+
+
+def test_a_database_can_be_found() -> None:
+    one_key(catalog(postgres=PostgresSettings(dsn=" ")), "postgres.dsn", "empty")
+
+
+def test_what_others_write_is_a_type_and_a_version() -> None:
+    assert told(with_topic(accepts="ticket.sold/12", wire="avro", replication=3)) == {}
+    for accepts in ("ticket.sold", "ticket.sold/0", "Ticket/1", "/1"):
+        one_key(with_topic(accepts=accepts), "topics.tickets.accepts", "order.placed/1")
+    one_key(with_topic(replication=0), "topics.tickets.replication", "at least 1")
 
 
 @pytest.mark.parametrize("partitions", [0, -4, 3, 2048])

@@ -90,3 +90,14 @@ def test_a_start_says_what_failing_for_ever_costs() -> None:
         f"a record that always fails is parked after 5 attempts over 15 s: {services}"
     )
     assert given_up.endswith("given up after 24 h: payments, carrier, mail")
+
+
+@pytest.mark.parametrize("output", ["table", "json", "jsonl"])
+def test_no_password_is_printed(file: Path, capsys: Printed, output: str) -> None:
+    with file.open("a") as more:
+        more.write('\n[kafka]\nservers = "a:9092"\n[kafka.client]\nsasl.password = "hunter2"\n')
+        more.write('[postgres]\ndsn = "postgresql://shop:hunter2@database/shop"\n')
+    assert run(["--catalog", str(file), "catalog", "show", "-o", output]) == 0
+    printed = capsys.readouterr()
+    assert "hunter2" not in printed.out + printed.err
+    assert (output == "table") or "a:9092" in printed.out

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from penstock.catalog.load import load_catalog
 from penstock.catalog.match import match
-from penstock.catalog.model import Catalog, GatewayEntry, ServiceEntry
+from penstock.catalog.model import Catalog, GatewayEntry, ServiceEntry, Topic
 from penstock.decision import IGNORE, Context, Decision, Service, States
 from penstock.event import Event
 from penstock.flow import Flow
@@ -59,6 +59,18 @@ def test_the_shipped_catalog_matches_its_program() -> None:
 
 def test_a_catalog_that_matches() -> None:
     assert told(catalog()) == {}
+
+
+def test_what_a_topic_accepts_has_a_contract() -> None:
+    found = Topic(name="tickets", owner="deck", producer="gate", key="k", accepts="ticket.sold/1")
+    said = told(catalog(topics={"tickets": found}))
+    assert said == {"topics.tickets.accepts": "the flow has no contract ticket.sold/1."}
+
+
+def test_what_a_topic_of_the_shipped_flow_may_accept() -> None:
+    shipped = load_catalog()
+    orders = replace(shipped.topics["orders"], accepts="order.placed/1")
+    assert match(replace(shipped, topics=shipped.topics | {"orders": orders})) == []
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,18 @@ def audit_command(
     ctx.exit(report.exit_code)
 
 
+def judged(home: Path, catalog_path: Path | None, *, on_cluster: bool) -> Report:
+    """What the auditor finds in a home that stands still, or in the cluster that its catalog names,
+    where work may be left to do. Raises ``Usage`` where it cannot look."""
+    asked = _asked(catalog_path, None, "")
+    cluster = _cluster(asked.catalog) if on_cluster else None
+    try:
+        books = _books(home, cluster, asked, (), GRACE_SECONDS, None, running=False)
+    except Unfit as unfit:
+        raise Usage("unfit", unfit.message, unfit.fix) from None
+    return audit(books, asked.rules)
+
+
 def _asked(catalog_path: Path | None, contracts: Path | None, wanted: str) -> Asked:
     """The flow's own rules beside those of the platform."""
     catalog = load_catalog(catalog_path)

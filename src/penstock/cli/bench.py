@@ -31,8 +31,8 @@ ROUNDS = 3
 @click.option("--size", type=click.IntRange(100), default=40_000, show_default=True,
               help="What the reference flow handles a round; the product half.")  # fmt: skip
 @click.option("--rounds", type=click.IntRange(1), default=None,
-              show_default=f"{ROUNDS}; 1 for a short run on Kafka",
-              help="Figure and reference alternate so often; medians are compared.")  # fmt: skip
+              help="Figure and reference alternate so often (default: 3; 1 for a short run on "
+                   "Kafka); medians are compared.")  # fmt: skip
 @click.option("--requests", type=click.IntRange(640), default=8_000, show_default=True,
               help="Requests of the door's figure.")  # fmt: skip
 @click.option("--full", is_flag=True,

@@ -13,6 +13,7 @@ from penstock.catalog.match import match
 from penstock.catalog.model import Catalog
 from penstock.cli.output import output_option, say, show_one, show_rows
 
+HIDDEN = "(set)"
 TABLES = ("teams", "topics", "services", "gateways", "stages", "clients")
 COLUMNS = {
     "teams": ("name", "contacts", "on_call"),
@@ -110,7 +111,7 @@ def show_command(obj: dict[str, Any], output: str) -> None:
 
 def catalog_object(found: Catalog) -> dict[str, Any]:
     """A catalog as JSON: its fields, ``readers`` of each topic, ``worst_case`` of each retry."""
-    value: dict[str, Any] = msgspec.to_builtins(found)
+    value: dict[str, Any] = _without_secrets(msgspec.to_builtins(found))
     for name, topic in value["topics"].items():
         topic["readers"] = found.readers(name)
     for name, service in value["services"].items():
@@ -120,6 +121,15 @@ def catalog_object(found: Catalog) -> dict[str, Any]:
         entry = found.gateways[name]
         tries = entry.retry.attempts_within(entry.buffer_seconds)
         gateway["worst_case"] = _worst_case(tries, entry.buffer_seconds)
+    return value
+
+
+def _without_secrets(value: dict[str, Any]) -> dict[str, Any]:
+    """Passwords may stand in what is passed through to a client: that it is set is all we say."""
+    if value["kafka"]:
+        value["kafka"]["client"] = dict.fromkeys(value["kafka"]["client"], HIDDEN)
+    if value["postgres"]:
+        value["postgres"]["dsn"] = HIDDEN
     return value
 
 

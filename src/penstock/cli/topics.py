@@ -93,7 +93,7 @@ def plan_(ctx: click.Context, kafka: str | None, postgres: str | None, output: s
 def apply_(
     ctx: click.Context, yes: bool, kafka: str | None, postgres: str | None, output: str
 ) -> None:
-    """Create the catalog's topics on the Kafka cluster, and change the settings of those there.
+    """Create missing topics on the Kafka cluster, and set settings.
 
     Shows the plan and asks. Nothing is ever deleted, and no partition count is changed: with such
     a difference left it ends with 5.
@@ -165,7 +165,10 @@ def tail(
     known("topic", topic, list(house.catalog.topics))
     found = extents(log, topic)
     if not found:
-        raise NotFound("no_records", f"{topic} has no file under {house.home} yet.")
+        raise NotFound(
+            "no_records", f"{topic} is not there yet.",
+            "`penstock up` makes it, on a cluster `penstock topics apply` as well.",
+        )
     whole = from_start or key is not None  # those of a key are looked for from the first on
     at = {p: e.first if whole else max(e.first, e.next - last) for p, e in enumerate(found)}
     held: list[dict[str, Any]] = []

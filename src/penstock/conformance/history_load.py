@@ -6,12 +6,14 @@ killed and started again, and then drains it, so that whatever is missing is mis
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import NamedTuple
 
 from penstock.conformance.history import Op, Recorder, load
@@ -19,7 +21,7 @@ from penstock.conformance.history_ports import RecordedLog, RecordedStore, Recor
 from penstock.conformance.logs import NOTICES
 from penstock.conformance.scenario import NOW, PATIENCE_SECONDS, PROCESSES, message, together
 from penstock.conformance.stores import ANSWERS, FOLDED, SERVICE
-from penstock.errors import StaleOwner, StorageFull
+from penstock.errors import Contended, StaleOwner, StorageFull, Unreachable
 from penstock.event import Message, Record, child_id, root_id
 from penstock.ports import (
     Advance,
@@ -45,6 +47,7 @@ DIRECT = frozenset({ANSWERS, FOLDED})
 READS = (NOTICES.name, ANSWERS)
 _LANES = range(4)
 _KEYS = 24
+DRAIN_SECONDS_MAX, JOIN_SECONDS_MAX, LOOK_SECONDS = 60.0, 5.0, 0.01
 _TAKE_MAX, _READ_MAX, _CARRY_MAX = 40, 60, 20
 
 
@@ -52,12 +55,14 @@ class Backend(NamedTuple):
     """A log with ``LOAD_TOPICS`` and the store of ``SERVICE``, opened for one thread.
 
     ``direct`` topics are appended by the store, in its commits. ``fresh``: see ``Recorder``.
+    ``close`` lets go of connections.
     """
 
     log: Log
     store: Store
     direct: frozenset[str] = DIRECT
     fresh: bool = True
+    close: Callable[[], None] = lambda: None
 
 
 Opener = Callable[[], Backend]
@@ -81,6 +86,7 @@ class Member:
         self._log = RecordedLog(backend.log, recording)
         self._store = RecordedStore(backend.store, recording, SERVICE, backend.direct)
         self._lane: Lane = self._log.join(SERVICE, READS)
+        self._never = Event()
         self._claims: dict[int, Claim] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._courier: dict[int, int] = {}  # epoch by shard
@@ -106,7 +112,7 @@ class Member:
             messages = self._dice.sample(self._sent, min(3, len(self._sent)))
         else:
             messages = [self._message() for _ in range(self._dice.randint(1, 6))]
-        with suppress(StorageFull):
+        with suppress(StorageFull, Unreachable):
             self._log.append(NOTICES.name, messages, NOW)
             self._sent = (self._sent + messages)[-50:]
 
@@ -122,11 +128,20 @@ class Member:
         if records:
             try:
                 self._commit(records)
-            except StaleOwner:
+            except (StaleOwner, Unreachable):
                 self._forget(list(self._claims))
-            except _Undone:
-                pass
+            except (Contended, _Undone):
+                pass  # nothing was written: the same records are taken again
+        elif not self._log.features.at_once:
+            self._never.wait(LOOK_SECONDS)  # what was appended comes in a moment
         return bool(records)
+
+    def join_in(self) -> None:
+        """Where a log takes its time to share out lanes, wait for some, though not for ever:
+        others may have them all."""
+        until = time.monotonic() + JOIN_SECONDS_MAX
+        while not (self._log.features.at_once or self._claims) and time.monotonic() < until:
+            self.turn()
 
     def _own(self, taken: Taken) -> None:
         self._forget(self._claims.keys() - taken.assigned)
@@ -189,12 +204,12 @@ class Member:
             self._courier = {lanes[claim.lane]: claim.epoch for claim in claims}
         done = []
         for row in due:
-            with suppress(StorageFull):  # the row stays open, and is carried another time
+            with suppress(StorageFull, Unreachable):  # the row stays open, for another time
                 self._log.append(row.destination, [row.message], NOW)
                 done.append(Settled(row.id, "sent", shard=row.shard))
         try:
             self._store.settle(self._courier, done, ANSWERS, NOW)
-        except StaleOwner:
+        except (StaleOwner, Contended, Unreachable):
             self._courier = {}  # another one carries: claim again before the next time
         return True
 
@@ -211,6 +226,7 @@ class Member:
         self._lane.leave()
         self._forget(list(self._claims))
         self._lane = self._log.join(SERVICE, READS)
+        self.join_in()
 
     def steal(self) -> None:
         """Claim a lane that another member reads, as one that believes it has died would."""
@@ -223,8 +239,9 @@ class Member:
 
     def drain(self) -> None:
         """Carry and handle all there is, then read every partition from its beginning."""
-        while any([self.turn(), self.carry()]):
-            pass
+        until = time.monotonic() + DRAIN_SECONDS_MAX
+        while any([self.turn(), self.carry()]) or self._behind():
+            assert time.monotonic() < until, f"it was not drained in {DRAIN_SECONDS_MAX:g} s"
         for spec in LOAD_TOPICS:
             for partition, (first, next_) in enumerate(self._log.extent(spec.name)):
                 start = first
@@ -233,14 +250,27 @@ class Member:
                 self._log.read(spec.name, partition, start, 1000)
 
 
+    def _behind(self) -> bool:
+        """Has a log that tells of records, and of the death of members, only soon after more to
+        tell?"""
+        if self._log.features.at_once:
+            return False
+        return any(
+            self._positions.get((topic, lane), -1) < extent.next
+            for topic in READS for lane, extent in enumerate(self._log.extent(topic))
+        )
+
+
 def live(opener: Opener, folder: Path, name: str, seed: str, steps: int) -> None:
     """One member's life, written to ``<name>.jsonl`` in the folder."""
     backend = opener()
     recorder = Recorder(folder / f"{name}.jsonl", name, fresh=backend.fresh)
     member = Member(backend, recorder, Random(seed))
+    member.join_in()
     for _ in range(steps):
         member.step()
     member.leave()
+    backend.close()
     recorder.close()
 
 
@@ -251,6 +281,7 @@ def drain(opener: Opener, folder: Path) -> None:
     member = Member(backend, recorder, Random(0))
     member.drain()
     member.leave()
+    backend.close()
     recorder.close()
 
 

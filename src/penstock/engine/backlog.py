@@ -12,7 +12,13 @@ from itertools import islice
 from penstock.event import Position, Record
 from penstock.ports import Waiting
 
-Held = tuple[str, str]  # topic and key
+Held = tuple[str, int, str]  # topic, partition and key
+
+
+def order_of(record: Record) -> Held:
+    """The order a record is part of. The partition belongs to it: others may write a key into more
+    than one, and what lies in two lanes is in no order."""
+    return record.topic, record.partition, record.message.key
 
 
 class Backlog:
@@ -31,7 +37,7 @@ class Backlog:
 
     @property
     def held(self) -> KeysView[Held]:
-        """Every held (topic, key)."""
+        """Every order that is held."""
         return self._keys.keys()
 
     @property
@@ -73,7 +79,7 @@ class Backlog:
                 self._put_held(w)
 
     def _put_held(self, w: Waiting) -> None:
-        held, offset = (w.record.topic, w.record.message.key), w.record.offset
+        held, offset = order_of(w.record), w.record.offset
         queue = self._keys.setdefault(held, {})
         out_of_place = offset not in queue and queue and offset < next(reversed(queue))
         queue[offset] = w
@@ -94,7 +100,7 @@ class Backlog:
                 self._drop_held(record)
 
     def _drop_held(self, record: Record) -> None:
-        held = record.topic, record.message.key
+        held = order_of(record)
         queue = self._keys[held]
         del queue[record.offset]
         if not queue:

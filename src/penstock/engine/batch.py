@@ -4,7 +4,7 @@
 ends as exactly one of: done (or a duplicate, or passed over), waiting, parked. The cases of one
 record, in order:
 
-    its (topic, key) is held      -> behind: a waiting row, if it has none yet
+    its key is held, in its lane  -> behind: a waiting row, if it has none yet
     it could not be opened        -> parked, bytes and all
     its id is marked              -> duplicate: nothing, and its waiting row goes
     an operator's request         -> its parked record is released or discarded
@@ -39,12 +39,13 @@ from penstock.decision import (
     Unparked,
     no_refs,
 )
-from penstock.engine.backlog import Backlog, Held
+from penstock.engine.backlog import Backlog, Held, order_of
 from penstock.engine.unit import (
     ENCODE,
     REQUESTS,
     RETRY_REQUESTED,
     Unit,
+    keyless,
     own_ref,
     published,
     storable,
@@ -70,13 +71,13 @@ class Entry(Struct, frozen=True, gc=False):
     @property
     def held(self) -> Held:
         """The order it is part of."""
-        return self.record.topic, self.record.message.key
+        return order_of(self.record)
 
     @property
     def passes(self) -> bool:
         """Does it go past a held key? Operators' requests free keys, so none may hold them; a
-        record set aside has left its order already."""
-        if self.row is not None and self.row.state == "aside":
+        record set aside has left its order already, one without a key is in none."""
+        if keyless(self.record.message) or (self.row and self.row.state == "aside"):
             return True
         return self.event is not None and self.event.type in REQUESTS
 
@@ -375,11 +376,10 @@ class Batch:
     ) -> None:
         """Set the record aside: a row that holds its key back, and a dead letter."""
         self.counts.parked += 1
-        halts = self.unit.entry.after_park == "halt"
-        row = entry.row
+        halts = self.unit.entry.after_park == "halt" and not keyless(entry.record.message)
         self.put[entry.record.position] = Waiting(
-            record=entry.record, state="parked" if halts else "aside", due=0,
-            attempts=(row.attempts if row else 0) + charged, errors=errors, kind=kind,
+            record=entry.record, state="parked" if halts else "aside", due=0, errors=errors,
+            attempts=(entry.row.attempts if entry.row else 0) + charged, kind=kind,
         )
         if halts:
             self._held.add(entry.held)

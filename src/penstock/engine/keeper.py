@@ -49,13 +49,17 @@ class Keeper:
         if now < self._next:
             return 0
         self.alarms.pop(FULL, None)
+        # Whatever a round meets: a broker that is away is not asked again in every turn, for each
+        # time whoever runs this waits for it.
+        self._next = now + self._every_ms
         try:
             dropped = self._round(now)
         except StorageFull as error:
             # Even freeing needs room for the log of it; it is tried again, nobody dies of it.
             self.alarms[FULL], dropped = f"nothing could be dropped: {error}", 0
         self.dropped += dropped
-        self._next = now if dropped >= 5000 else now + self._every_ms
+        if dropped >= 5000:
+            self._next = now
         return dropped
 
     def _round(self, now: int) -> int:

@@ -68,6 +68,12 @@ def accepts_of(catalog: Catalog) -> dict[str, tuple[str, int]]:
     return {name: ref for name, t in catalog.topics.items() if (ref := t.accepted) is not None}
 
 
+def keyless(m: Message) -> bool:
+    """Did somebody else write it, and without a key that is a text? It belongs to nothing, and may
+    lie in any partition."""
+    return not (m.type or m.id) and (not m.key or KEY_BYTES in (m.notes or ()))
+
+
 def admitted(accepts: Mapping[str, tuple[str, int]], record: Record) -> Record:
     """The record, with the envelope it lacks where somebody else wrote it to a topic that takes
     such. Its id is made of the source and the id that its writer gave (a record sent twice is
@@ -75,8 +81,8 @@ def admitted(accepts: Mapping[str, tuple[str, int]], record: Record) -> Record:
     m = record.message
     if m.type or m.id or record.topic not in accepts:
         return record
-    if not m.key or KEY_BYTES in (m.notes or ()):
-        return record  # it belongs to nothing: parked as malformed
+    if keyless(m):
+        return record  # parked as malformed
     type_, version = accepts[record.topic]
     notes = dict(m.notes or {})
     source, given = notes.pop(FOREIGN_SOURCE, ""), notes.pop(FOREIGN_ID, "")

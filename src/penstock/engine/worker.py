@@ -10,7 +10,7 @@ from itertools import takewhile
 from msgspec import Struct
 
 from penstock.catalog.model import JOURNAL
-from penstock.engine.backlog import Backlog
+from penstock.engine.backlog import Backlog, Held, order_of
 from penstock.engine.batch import Batch, Counts, Entry
 from penstock.engine.careful import Careful, only, spans_of
 from penstock.engine.cuts import cut
@@ -288,7 +288,7 @@ class Worker:
             return Progress(next_due=self.backlog.next_due())
         fresh = [e for e in fresh if (e.event or e.fault) and not self._waits_already(e)]
         cut("worker.open")
-        released |= {(w.record.topic, w.record.message.key) for w in self._ahead()}
+        released |= {order_of(w.record) for w in self._ahead()}
         held = {h for h in self.backlog.held if h not in released}
         batch = Batch(self.unit, self.backlog, now, held)
         self._park_the_deadly(batch, waiting)
@@ -311,11 +311,11 @@ class Worker:
             if w.record.offset > positions[w.record.topic, w.record.partition]
         ]
 
-    def _due_entries(self, now: int) -> tuple[list[Entry], set[tuple[str, str]], bool]:
+    def _due_entries(self, now: int) -> tuple[list[Entry], set[Held], bool]:
         """Waiting records to try, whole queues in order, the keys that are not held by them, and
         whether nothing else may run beside; one that killed a process goes alone."""
         entries: list[Entry] = []
-        released: set[tuple[str, str]] = set()
+        released: set[Held] = set()
         ahead, cut_short = {w.record.position for w in self._ahead()}, False
         queues = sorted(self.backlog.due(now, self._limit), key=lambda q: -q[0].deaths)
         for queue in queues:
@@ -330,7 +330,7 @@ class Worker:
             opened = [self._entry(w.record, now, w) for w in safe]
             entries += [e for e in opened if e is not None]
             if queue[0].state != "aside":
-                released.add((queue[0].record.topic, queue[0].record.message.key))
+                released.add(order_of(queue[0].record))
         return entries, released, cut_short
 
     def _entry(self, record: Record, now: int, row: Waiting | None = None) -> Entry | None:

@@ -234,24 +234,33 @@ TIMES = "message.timestamp.type"
 def keep_times(
     ends: Ends, settings: KafkaSettings, specs: Sequence[TopicSpec], kept: bool
 ) -> None:
-    """Whose time a record is appended under: its producer's (``kept``), or the broker's."""
-    wanted = "CreateTime" if kept else "LogAppendTime"
-    names = [settings.prefix + spec.name for spec in specs]
+    """Whose time a record is appended under: its producer's (``kept``; nothing is dropped then,
+    however old), or the broker's, with the bounds of the catalog."""
+    settled = {settings.prefix + spec.name: wanted_settings(settings, spec) for spec in specs}
+    # What is copied is old: bounds by age or size would drop it while it arrives.
+    free = {TIMES: "CreateTime", "retention.ms": "-1", "retention.bytes": "-1"}
+    wanted = {
+        name: free if kept else {key: own[key] for key in free} for name, own in settled.items()
+    }
     asked = [
         ConfigResource(
             ResourceType.TOPIC, name,
             incremental_configs=[
-                ConfigEntry(TIMES, wanted, incremental_operation=AlterConfigOpType.SET)
+                ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+                for key, value in values.items()
             ],
         )
-        for name in names
+        for name, values in wanted.items()
     ]  # fmt: skip
     done = ends.admin().incremental_alter_configs(asked, request_timeout=KAFKA_SECONDS_MAX)
     _results(done, "a change of topics' times")
     deadline = time.monotonic() + KAFKA_SECONDS_MAX
     while time.monotonic() < deadline:
         found = find(ends, settings, specs)
-        if all(found[name].settings.get(TIMES) == wanted for name in names):
+        if all(
+            found[name].settings.get(key) == value
+            for name, values in wanted.items() for key, value in values.items()
+        ):  # fmt: skip
             return
         ends.pause()
 

@@ -20,7 +20,7 @@ from penstock.engine.runner import write_whole
 from penstock.errors import Conflict
 
 FILE = "move.json"
-Step = Literal["copied", "fenced", "switched", "verified"]
+Step = Literal["copied", "fenced", "switching", "switched", "verified"]
 STEPS: tuple[Step, ...] = ("copied", "fenced", "switched", "verified")
 
 

@@ -276,6 +276,9 @@ def switch(moving: Moving, say: Say) -> None:
         raise Conflict("in_use", f"The cluster is in use: {touched}.", "Nothing is to be done.")
     ledger, latest = moving.cluster.copying(), 0
     try:
+        if "switching" not in found.done:
+            _refuse_others(ledger.services())
+            found = moves.mark(moving.house.home, found, "switching")
         for service in moving.home.services:
             with ledger.replacing(service) as copying:
                 counts = {t: copying.put(t, _rows(moving.home, found, service, t)) for t in TABLES}
@@ -288,6 +291,15 @@ def switch(moving: Moving, say: Say) -> None:
     moving.log.keep_times(moving.topics, False)
     ends = {topic: moving.there(topic) for topic in moving.topics}
     moves.mark(moving.house.home, found, "switched", ends=ends, txn=txn)
+
+
+def _refuse_others(services: list[str]) -> None:
+    """A database that somebody works in is no place to move to."""
+    if services:
+        raise Conflict(
+            "database_in_use", f"The database holds rows of {', '.join(services)} already.",
+            "Name an empty database, or another schema in the connection string.",
+        )
 
 
 def _rows(home: Home, move: Move, service: str, table: str) -> Iterable[tuple[Any, ...]]:
@@ -415,7 +427,7 @@ def return_(moving: Moving) -> None:
         )
     lock = assemble.HomeLock(moving.house)
     _set_moved(moving.house, None)
-    kept = {step: at for step, at in found.done.items() if step == "copied"}
+    kept = {step: at for step, at in found.done.items() if step in ("copied", "switching")}
     moves.write(moving.house.home, Move(
         kafka=found.kafka, prefix=found.prefix, database=found.database, firsts=found.firsts,
         done=kept,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from binascii import unhexlify
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,7 @@ Place = tuple[str, int]
 Take = Callable[[str, kafka.Message], None]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ORIGIN = re.compile(r"([0-9a-f]*)(?:-(\d+)\.(\d+))?")
+_ORIGIN = re.compile(rb"(\d+)\.(\d+)")
 _NOTE = "penstock-note-"
 _PLAIN = frozenset(
     ("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "content-type", "traceparent",
@@ -230,21 +231,25 @@ def _ours(
     schema = headers.get("penstock-schema")
     if headers and schema is None and not all(n in _BARE or n.startswith(_NOTE) for n in headers):
         raise ValueError("headers of somebody else")
-    type_, _, version = (schema or b"/0").decode().rpartition("/")
-    said = _ORIGIN.fullmatch(headers.get("penstock-origin", b"").decode())
-    if said is None:
-        raise ValueError("the origin is not as documented")
+    type_, _, version = (b"/0" if schema is None else schema).decode().rpartition("/")
     source = headers["ce_source"].decode() if type_ else headers.get("ce_source", b"").decode()
-    notes = {
-        n.removeprefix(_NOTE).replace("%00", "\0").replace("%25", "%"): v.decode()
-        for n, v in headers.items() if n.startswith(_NOTE)
-    } | {n: _text(v) for n, v in headers.items() if not n.startswith(_NOTE) and n not in _PLAIN}
+    if source == "/" and "penstock-sourceless" in headers:
+        source = ""
+    notes = dict(_noted(n, v) for n, v in headers.items() if n not in _PLAIN)
+    cause, _, made = headers.get("penstock-origin", b"").partition(b"-")
+    said = _ORIGIN.fullmatch(made)
     return Fact(
-        *place, 0, 0, key, value, bytes.fromhex(headers.get("ce_id", b"").decode()), type_,
-        int(version), _time(headers), bytes.fromhex(said[1]), headers.get("traceparent", b"").decode(),
-        "" if "penstock-sourceless" in headers else source, notes or None,
-        (int(said[2]), int(said[3])) if said[2] else None,
-    )  # fmt: skip
+        *place, 0, 0, key, value, unhexlify(headers.get("ce_id", b"")), type_, int(version),
+        _time(headers), unhexlify(cause), headers.get("traceparent", b"").decode(), source,
+        notes or None, (int(said[1]), int(said[2])) if said else None,
+    )
+
+
+def _noted(name: str, said: bytes) -> tuple[str, str]:
+    """A note of ours, or what somebody added on the way."""
+    if not name.startswith(_NOTE):
+        return name, _text(said)
+    return name.removeprefix(_NOTE).replace("%00", "\0").replace("%25", "%"), said.decode()
 
 
 def _time(headers: Mapping[str, bytes]) -> int:

@@ -1,0 +1,1 @@
+"""Penstock's topics from other languages: real clients of Java and of Node."""
