@@ -46,7 +46,7 @@ def test_threads(database: str, kafka: str, prefix: str, tmp_path: Path) -> None
     assert not report.unseen
 
 
-# Stores that break are found in tests/conformance/test_histories.py, where time is simulated: on
+# Stores that break are found in tests/conformance/test_histories.py, on memory and files: on
 # real servers it is chance whether such a mistake meets its occasion.
 BROKEN: dict[str, tuple[Callable[[], BrokenServers], str]] = {
     "an acknowledged append is dropped": (lambda: BrokenServers("drop"), "lost-write"),

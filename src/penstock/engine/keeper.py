@@ -15,7 +15,7 @@ from penstock.limits import OFFSET_MAX
 from penstock.ports import Extent, Log, Store, TopicSpec
 
 RESIDUE_MAX = 1024  # records of a partition, past their age, whose marks are kept by name
-FULL = "storage"  # the key of the alarm
+FULL, AWAY = "storage", "unreachable"  # keys of alarms
 Reading = Callable[[str], Mapping[int, int] | None]
 
 
@@ -48,7 +48,8 @@ class Keeper:
         """Do one round when it is time; returns what was dropped."""
         if now < self._next:
             return 0
-        self.alarms.pop(FULL, None)
+        for met_before in (FULL, AWAY):
+            self.alarms.pop(met_before, None)
         # Whatever a round meets: a broker that is away is not asked again in every turn, for each
         # time whoever runs this waits for it.
         self._next = now + self._every_ms

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.engine.courier import Carried, Courier
-from penstock.engine.keeper import Keeper
+from penstock.engine.keeper import AWAY, Keeper
 from penstock.engine.runner import BLOCKED_PAUSE_SECONDS, STATUS_SECONDS, gateway_states
 from penstock.engine.wakes import Wakes
 from penstock.errors import Unreachable
@@ -96,7 +96,7 @@ class Shift:
         try:
             self.keeper.step(now)
         except Unreachable as error:
-            self.keeper.alarms["unreachable"] = str(error)
+            self.keeper.alarms[AWAY] = str(error)
 
     def _sleep(self, carried: Carried) -> float:
         waits = [self._look_at - time.monotonic()]
