@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -16,13 +17,16 @@ import click
 from rich.table import Table
 
 from penstock import assemble
+from penstock.assemble.cluster import KAFKA_VARIABLE, POSTGRES_VARIABLE
 from penstock.cli.output import say, show
-from penstock.errors import CheckFailed, Conflict, Inconclusive, Usage
+from penstock.errors import CheckFailed, Conflict, Inconclusive, NotFound, Usage
 from penstock.sim.crash.outcome import Outcome
-from penstock.sim.crash.plan import SHARES
+from penstock.sim.crash.plan import AT_HOME, FULL, ON_CLUSTER, SERVERS, SHARES
 from penstock.sim.crash.run import Run, Wanted
-from penstock.sim.crash.stage import HOME, JOURNAL, Declared
+from penstock.sim.crash.servers import Servers
+from penstock.sim.crash.stage import CATALOG, HOME, JOURNAL, Declared
 from penstock.sim.crash.workload import workload_of
+from penstock.sim.servers.process import Absent
 
 SEEDS = 2**31
 
@@ -32,44 +36,58 @@ SEEDS = 2**31
               help="How many faults, one after the other.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=None,
               help="Draws members, points and faults; any, where none is given.")  # fmt: skip
-@click.option("--faults", default=",".join(SHARES), show_default=True,
-              help="Which faults, parted by commas.")  # fmt: skip
+@click.option("--faults", default=None,
+              help=f"Which faults, parted by commas (default: {','.join(AT_HOME)}; on a cluster "
+              f"{','.join(ON_CLUSTER)}).")  # fmt: skip
+@click.option("--cluster", is_flag=True,
+              help="On a broker and a database that are started for it.")  # fmt: skip
+@click.option("--kafka", default="", metavar="HOST:PORT",
+              help="On a cluster that runs: the broker. Topics get a prefix of their own.")
+@click.option("--postgres", default="", metavar="DSN",
+              help="On a cluster that runs: the database. Tables get a schema of their own.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), default=None,
               help="A folder to work in; everything in it is kept (default: a temporary one).")
 @click.option("-o", "--output", type=click.Choice(("table", "json")), default="table",
               show_default=True, help="json: the summary as one object.")  # fmt: skip
 @click.pass_obj
 def crash(
-    obj: dict[str, Any], cycles: int, seed: int | None, faults: str, keep: Path | None,
-    output: str,
+    obj: dict[str, Any], cycles: int, seed: int | None, faults: str | None, cluster: bool,
+    kafka: str, postgres: str, keep: Path | None, output: str,
 ) -> None:  # fmt: skip
     """Kill, stop, drain and starve the real processes, and audit after every fault.
 
-    Starts `penstock up` over a home of its own (yours is not touched), sends what the flow's
-    crash workload tells, does one fault in every cycle, waits until everything that was accepted
-    has ended, and asks the auditor. 6: a promise was broken; the home is kept. 7: nothing was
-    broken, but something was never exercised.
+    Starts `penstock up` over a home of its own (yours is not touched), or over a cluster, sends
+    what the flow's crash workload tells, does one fault in every cycle, waits until everything
+    that was accepted has ended, and asks the auditor. A broker and a database that were started
+    for it are killed as well. 6: a promise was broken; the home is kept. 7: nothing was broken,
+    but something was never exercised.
     """
+    for variable in (KAFKA_VARIABLE, POSTGRES_VARIABLE):
+        os.environ.pop(variable, None)  # a cluster is harmed where it is named here, and only there
     house = assemble.open_house(Path(obj["home"]), obj["catalog"])
     _check_machine()
+    servers = Servers(kafka, postgres) if cluster or kafka or postgres else None
+    _check_place(house, servers)
     declared = Declared(
         flow=house.flow, catalog=house.catalog, path=house.catalog_path,
         workload=workload_of(house.flow),
     )  # fmt: skip
     wanted = Wanted(
         seed=SystemRandom().randrange(SEEDS) if seed is None else seed, cycles=cycles,
-        faults=_faults(faults), folder=_folder(keep), keep=keep is not None,
+        faults=_faults(faults, servers), folder=_folder(keep), keep=keep is not None,
     )  # fmt: skip
-    run = Run(declared, wanted, say)
+    run = Run(declared, wanted, say, servers)
     say(f"seed {wanted.seed}, {cycles} cycles, in {wanted.folder}")
     try:
-        with _ending_on_sigterm():
+        with _ending_on_sigterm(), servers or contextlib.nullcontext():
             outcome = run.run()
+    except Absent as absent:
+        raise NotFound("no_servers", f"{absent}.", "Or name some: --kafka, --postgres.") from None
     finally:
         if keep is None and not run.outcome.kept:
             shutil.rmtree(wanted.folder, ignore_errors=True)
     _show(outcome, output)
-    _judge(outcome)
+    _judge(outcome, servers)
 
 
 def _check_machine() -> None:
@@ -80,15 +98,39 @@ def _check_machine() -> None:
         )  # fmt: skip
 
 
-def _faults(text: str) -> tuple[str, ...]:
+def _check_place(house: assemble.House, servers: Servers | None) -> None:
+    """Where a catalog names a cluster, that is one that people work on."""
+    if house.cluster is not None and servers is None:
+        raise Usage(
+            "crash_where", "The catalog names a broker and a database.",
+            "Say where to: --cluster starts some for it, --kafka and --postgres name some.",
+        )
+
+
+def _faults(text: str | None, servers: Servers | None) -> tuple[str, ...]:
+    able = AT_HOME if servers is None else ON_CLUSTER
+    able = able if servers is None or servers.own else tuple(n for n in able if n not in SERVERS)
+    if text is None:
+        return able
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     wrong = [name for name in names if name not in SHARES]
     if wrong or not names:
         raise Usage(
             "fault_unknown", f"There is no fault {', '.join(wrong) or 'in nothing'}.",
-            f"Faults: {', '.join(SHARES)}.",
+            f"Faults: {', '.join(able)}.",
+        )  # fmt: skip
+    if unable := [name for name in names if name not in able]:
+        raise Usage(
+            "fault_elsewhere", f"{', '.join(unable)}: not here. {_why_not(unable[0])}",
+            f"Faults here: {', '.join(able)}.",
         )  # fmt: skip
     return names
+
+
+def _why_not(fault: str) -> str:
+    if fault == FULL:
+        return "On a cluster nothing is kept in the home."
+    return "Only servers that were started for it are harmed: --cluster."
 
 
 def _folder(keep: Path | None) -> Path:
@@ -131,15 +173,19 @@ def _show(outcome: Outcome, output: str) -> None:
             click.echo(f"    {record}")
 
 
-def _judge(outcome: Outcome) -> None:
+def _judge(outcome: Outcome, servers: Servers | None) -> None:
     """Clean, broken (6), or not exercised (7)."""
     if outcome.violations:
         kept, cycle = Path(outcome.kept), outcome.violations[0].cycle
+        catalog = f" --catalog {kept / CATALOG}" if servers is not None else ""
+        again = f"penstock --home {kept / HOME}{catalog} audit --journal {kept / JOURNAL}"
+        gone = servers is not None and servers.own
         raise CheckFailed(
             "crash_violated",
             f"{len(outcome.violations)} violations in cycle {cycle} of seed {outcome.seed}; the "
             f"home is kept in {kept}.",
-            f"Audit it again: penstock --home {kept / HOME} audit --journal {kept / JOURNAL}",
+            "Its broker and database are gone; name some to keep them: --kafka, --postgres."
+            if gone else f"Audit it again: {again}",
         )  # fmt: skip
     if outcome.never:
         raise Inconclusive(

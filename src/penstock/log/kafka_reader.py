@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from threading import RLock
 from typing import Any
 
@@ -33,10 +34,13 @@ ANSWER_SECONDS = 1.0  # of a broker that is well
 _E = KafkaError
 # Leadership moves, or a topic was made a moment ago: the next question is answered.
 LEADERLESS = ABSENT | {_E._NOENT}
-PASSING = LEADERLESS | {
-    _E.LEADER_NOT_AVAILABLE, _E.NOT_LEADER_FOR_PARTITION, _E._TRANSPORT, _E._TIMED_OUT,
-    _E.REQUEST_TIMED_OUT, _E.BROKER_NOT_AVAILABLE, _E.OFFSET_NOT_AVAILABLE,
-    _E.FENCED_LEADER_EPOCH, _E.UNKNOWN_LEADER_EPOCH, _E.NETWORK_EXCEPTION, _E._DESTROY,
+MOVED = {
+    _E.LEADER_NOT_AVAILABLE, _E.NOT_LEADER_FOR_PARTITION, _E.FENCED_LEADER_EPOCH,
+    _E.UNKNOWN_LEADER_EPOCH,
+}  # fmt: skip
+PASSING = LEADERLESS | MOVED | {
+    _E._TRANSPORT, _E._TIMED_OUT, _E.REQUEST_TIMED_OUT, _E.BROKER_NOT_AVAILABLE,
+    _E.OFFSET_NOT_AVAILABLE, _E.NETWORK_EXCEPTION, _E._DESTROY,
 }  # fmt: skip
 
 
@@ -76,6 +80,7 @@ class Ends:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._ear.unanswered(doing)
+            answers: list[dict[TopicPartition, Any]] = []
             try:
                 # Both questions are under way before either is waited for.
                 answers = [
@@ -91,6 +96,7 @@ class Ends:
                     return found
                 self.pause()  # an answer without this partition: its offset is -1001
             except KafkaException as problem:
+                _let_go(answers)
                 self._again(problem, doing, asked[0].topic, deadline)
             except TimeoutError:
                 self._hear(doing)
@@ -104,6 +110,11 @@ class Ends:
             raise absent(topic, doing) from None
         if code not in PASSING:
             raise raised(problem, doing, topic) from None
+        if code in MOVED:
+            # Nobody else tells the client of the new leader until its next look at the cluster, and
+            # until then each question goes out under the old epoch.
+            with suppress(KafkaException):
+                self.admin().list_topics(topic, timeout=min(left, ANSWER_SECONDS))
         self.pause()
 
     def pause(self) -> None:
@@ -166,6 +177,15 @@ def _present(answers: Mapping[str, Any], seconds: float) -> dict[str, int]:
             if problem.args[0].code() not in ABSENT:
                 raise
     return found
+
+
+def _let_go(answers: Sequence[dict[TopicPartition, Any]]) -> None:
+    """A failed answer and its own traceback hold each other, and all that waited for it: while a
+    broker is away that would be the memory of the process, until garbage is collected."""
+    for future in (f for answer in answers for f in answer.values() if f.done()):
+        error = future.exception()
+        if error is not None:
+            error.__traceback__ = None
 
 
 def offset_of(raw: Raw) -> int:

@@ -18,7 +18,19 @@ from msgspec import Struct
 from penstock.engine import cuts
 from penstock.engine.cuts import IN_TRANSACTION
 from penstock.sim.crash.client import Client
-from penstock.sim.crash.plan import DRAIN, FULL, KILL, PARENT, RANDOM, STOP, TERM, Cycle
+from penstock.sim.crash.plan import (
+    BROKER,
+    DATABASE,
+    DRAIN,
+    FULL,
+    KILL,
+    PARENT,
+    RANDOM,
+    STOP,
+    TERM,
+    Cycle,
+)
+from penstock.sim.crash.servers import Servers
 from penstock.sim.crash.subject import FULL_AT_BYTES, PLENTY, Subject, is_stopped
 from penstock.sim.crash.waiting import Late, eventually
 
@@ -42,6 +54,8 @@ class Tally(Struct):
     drains: int = 0
     parents: int = 0
     full_disks: int = 0
+    brokers: int = 0
+    databases: int = 0
 
     def told(self) -> dict[str, Any]:
         """As JSON shows it, every point with its count."""
@@ -53,7 +67,8 @@ class Wrong(Exception):
 
 
 class Scene(Struct, frozen=True, kw_only=True):
-    """Where a fault is done: the processes, the client, and the folder of arms."""
+    """Where a fault is done: the processes, the client, the folder of arms, and on a cluster the
+    servers and what tells the lanes of a process there."""
 
     subject: Subject
     client: Client
@@ -61,6 +76,8 @@ class Scene(Struct, frozen=True, kw_only=True):
     doubled: str
     tally: Tally
     send_more: Callable[[], None]
+    servers: Servers | None = None
+    lanes_of: Callable[[int], list[int]] | None = None
 
     def members_of(self, service: str) -> tuple[str, ...]:
         """The crew's members of a service; of others, themselves."""
@@ -152,7 +169,7 @@ def stop(scene: Scene, cycle: Cycle) -> None:
     sleepers = {member: before[member] for member in fallen if member in before}
     scene.tally.stops += len(sleepers)
     try:
-        if cycle.point in IN_TRANSACTION:
+        if cycle.point in IN_TRANSACTION and scene.servers is None:
             for member, pid in sleepers.items():
                 scene.subject.await_successor(member, pid)
                 scene.tally.stuck += 1
@@ -177,8 +194,13 @@ def _hand_over(scene: Scene, service: str, sleepers: dict[str, int]) -> None:
     status = subject.home / "run" / "status" / f"{name}.json"
     status.unlink(missing_ok=True)
     third = subject.run("worker", service, "--member", name, member=name)
+    patience = HANDOVER_SECONDS + (scene.servers.extra_seconds if scene.servers else 0.0)
+
+    def lanes() -> list[int]:
+        return _lanes(status) if scene.lanes_of is None else scene.lanes_of(third.pid)
+
     try:
-        eventually(lambda: _lanes(status), HANDOVER_SECONDS, f"{name} is given lanes")
+        eventually(lanes, patience, f"{name} is given lanes")
         scene.tally.taken_over += all(map(is_stopped, sleepers.values()))
         scene.send_more()
         wake(sleepers.values())
@@ -239,6 +261,45 @@ def full(scene: Scene, cycle: Cycle) -> None:
     scene.tally.full_disks += 1
 
 
+# Servers -----------------------------------------------------------------------------------------
+
+
+def broker(scene: Scene, cycle: Cycle) -> None:
+    """The broker dies by -9 and comes back; at times a member dies while it is away."""
+    assert scene.servers is not None, "only a cluster has a broker"
+    assert scene.servers.broker is not None, "that of others is not harmed"
+    cluster = scene.servers.broker
+    _without(scene, cycle, cluster.kill, cluster.restart)
+    scene.tally.brokers += 1
+
+
+def database(scene: Scene, cycle: Cycle) -> None:
+    """The database dies by -9 and comes back; at times a member dies while it is away."""
+    assert scene.servers is not None, "only a cluster has a database"
+    assert scene.servers.database is not None, "that of others is not harmed"
+    server = scene.servers.database
+    _without(scene, cycle, server.kill, server.restart)
+    scene.tally.databases += 1
+
+
+def _without(
+    scene: Scene, cycle: Cycle, kill: Callable[[], None], restart: Callable[[], object]
+) -> None:
+    """A member that starts meanwhile may die of it, and is started until it finds everything."""
+    before = scene.subject.pids()
+    time.sleep(cycle.delay_seconds)
+    kill()
+    try:
+        scene.send_more()
+        dead = _shoot(scene, before, cycle.other) if cycle.twice else []
+        time.sleep(cycle.delay_seconds * RECOVERY)
+    finally:
+        restart()
+    for member in dead:
+        scene.subject.await_successor(member, before.get(member, 0))
+
+
 FAULTS: dict[str, Callable[[Scene, Cycle], None]] = {
-    KILL: kill, STOP: stop, TERM: term, FULL: full, PARENT: parent,
+    KILL: kill, STOP: stop, TERM: term, FULL: full, PARENT: parent, BROKER: broker,
+    DATABASE: database,
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from penstock.assemble import contracts_folder
 from penstock.catalog.model import Catalog
@@ -12,6 +13,7 @@ from penstock.contracts.snapshot import OWN_FOLDER
 from penstock.flow import Flow
 from penstock.sim.audit import platform
 from penstock.sim.audit.books import Books
+from penstock.sim.audit.cluster import Where, books_of_cluster
 from penstock.sim.audit.files import Reads, books_of, snapshots
 from penstock.sim.audit.report import audit
 from penstock.sim.crash.outcome import Violation
@@ -30,22 +32,26 @@ class Judge:
         self._catalog = catalog
         self._contracts = snapshots((contracts_folder(catalog, path), OWN_FOLDER))
 
-    def judge(self, home: Path, journal: Path) -> tuple[Counter[str], list[Violation]]:
-        """What each rule examined, and what it found wrong. Raises ``Unfit``."""
-        report = audit(self._books(home, journal), self._rules)
+    def judge(
+        self, home: Path, journal: Path, where: Where | None = None
+    ) -> tuple[Counter[str], list[Violation]]:
+        """What each rule examined, and what it found wrong, in a home or in the cluster that it
+        lies on. Raises ``Unfit``."""
+        report = audit(self._books(home, journal, where), self._rules)
         found = [
             Violation(rule=v.rule, key=v.key, detail=v.detail, records=v.records)
             for v in report.violations
         ]
         return Counter({rule.id: rule.examined for rule in report.rules}), found
 
-    def _books(self, home: Path, journal: Path) -> Books:
+    def _books(self, home: Path, journal: Path, where: Where | None) -> Books:
         ages = {t.name: t.retention_seconds for t in self._catalog.topics.values()}
-        return books_of(
-            home, reads=self._reads, journal=journal, contracts=self._contracts,
-            retention={name: age for name, age in ages.items() if age is not None},
-            buffers={g.name: g.buffer_seconds for g in self._catalog.gateways.values()},
-            continues=[
+        given: dict[str, Any] = {
+            "reads": self._reads, "journal": journal, "contracts": self._contracts,
+            "retention": {name: age for name, age in ages.items() if age is not None},
+            "buffers": {g.name: g.buffer_seconds for g in self._catalog.gateways.values()},
+            "continues": [
                 s.name for s in self._catalog.services.values() if s.after_park == "continue"
             ],
-        )  # fmt: skip
+        }  # fmt: skip
+        return books_of(home, **given) if where is None else books_of_cluster(where, home, **given)

@@ -18,8 +18,12 @@ from penstock.engine.cuts import IN_TRANSACTION, POINTS
 Card = TypeVar("Card")
 
 KILL, STOP, TERM, FULL, PARENT = "kill", "stop", "term", "full", "parent"
+BROKER, DATABASE = "broker", "database"
 # How many cycles of a score bring each fault. Half of the drains end in a death of their own.
-SHARES = {KILL: 12, STOP: 3, TERM: 2, FULL: 2, PARENT: 1}
+SHARES = {KILL: 12, STOP: 3, TERM: 2, FULL: 2, PARENT: 1, BROKER: 1, DATABASE: 1}
+SERVERS = (BROKER, DATABASE)  # who dies by these is no process of penstock
+AT_HOME = tuple(fault for fault in SHARES if fault not in SERVERS)
+ON_CLUSTER = tuple(fault for fault in SHARES if fault != FULL)  # nothing is kept in the home there
 RANDOM = ""  # no point: at whatever moment
 RANDOM_SHARE = 4  # one kill in so many is at a random moment
 DRAIN = "crew.drain"
@@ -39,15 +43,17 @@ class Cast(Struct, frozen=True, kw_only=True):
     asking: tuple[str, ...]  # services that call gateways
     outside: tuple[str, ...]  # members that stand for the gateways
     writes: dict[str, tuple[str, ...]]  # the topics of each service that a courier can carry
+    courier: str = ""  # the member that carries for all, where workers do not
 
     @property
     def members(self) -> tuple[str, ...]:
         """Everybody who can be killed."""
-        return (*self.services, self.door, *self.outside)
+        courier = (self.courier,) if self.courier else ()
+        return (*self.services, *courier, self.door, *self.outside)
 
 
-def cast_of(catalog: Catalog, door: str) -> Cast:
-    """The cast that a catalog declares."""
+def cast_of(catalog: Catalog, door: str, courier: str = "") -> Cast:
+    """The cast that a catalog declares; on a cluster with a ``courier``."""
     services = [s for s in catalog.services.values() if s.handler]
     return Cast(
         door=door,
@@ -64,6 +70,7 @@ def cast_of(catalog: Catalog, door: str) -> Cast:
             )
             for s in services
         },
+        courier=courier,
     )  # fmt: skip
 
 
@@ -143,6 +150,8 @@ class _Drawing:
         """Who passes a point."""
         if point.startswith("intake."):
             return (self._cast.door,)
+        if self._cast.courier and point.startswith("courier."):
+            return (self._cast.courier,)
         if point in CARRYING:
             return self._able()
         return self._cast.asking if point.startswith("courier.") else self._cast.services
@@ -159,8 +168,9 @@ class _Drawing:
         return HomePlan(number=number, doubled=doubled, carried=tuple(topics), cycles=made)
 
     def _carried(self) -> tuple[str, ...]:
-        """About half of the services, and one at least, hand their topics to their couriers."""
-        able = self._able()
+        """About half of the services, and one at least, hand their topics to their couriers. On a
+        cluster there is nothing to choose."""
+        able = () if self._cast.courier else self._able()
         return tuple(self._chance.sample(able, max(1, len(able) // 2))) if able else ()
 
     def _cycle(self, number: int, doubled: str, carried: Sequence[str]) -> Cycle:
@@ -182,9 +192,11 @@ class _Drawing:
         return self._member_at(point, carried), point
 
     def _stop(self, doubled: str, carried: Sequence[str]) -> tuple[str, str]:
-        """Outside a transaction the one with a second worker sleeps, and loses lanes to others."""
+        """Outside a transaction the one with a second worker sleeps, and loses lanes to others; on
+        a cluster inside one as well, for nobody there is stopped by another's."""
         point = self._stops.deal()
-        if point in IN_TRANSACTION or not point.startswith("worker."):
+        blocks = point in IN_TRANSACTION and not self._cast.courier
+        if blocks or not point.startswith("worker."):
             return self._member_at(point, carried), point
         return doubled, point
 
@@ -194,6 +206,6 @@ class _Drawing:
         return self._chance.choice(self._cast.services), DRAIN
 
     def _member_at(self, point: str, carried: Sequence[str]) -> str:
-        if point in CARRYING:
+        if point in CARRYING and not self._cast.courier:
             return self._chance.choice(carried)
         return self._of_point[point].deal()

@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from penstock.assemble.processes import COURIERS
 from penstock.flow import Errand
 from penstock.sim.crash.client import Placed, Placing
 from penstock.sim.crash.ends import Ends, rest
@@ -18,7 +19,8 @@ from penstock.sim.crash.faults import FAULTS, Scene, Tally, Wrong
 from penstock.sim.crash.judge import Judge
 from penstock.sim.crash.outcome import ACCEPTED, LIVENESS, Outcome, Violation
 from penstock.sim.crash.plan import KILL, RANDOM, TERM, Cycle, HomePlan, cast_of, plan
-from penstock.sim.crash.stage import Declared, Stage, staged
+from penstock.sim.crash.servers import Servers
+from penstock.sim.crash.stage import CATALOG, Declared, Stage, lanes_on_cluster, staged
 from penstock.sim.crash.subject import Ended
 from penstock.sim.crash.waiting import Late
 
@@ -52,8 +54,13 @@ class Broken(Exception):
 class Run:
     """One run of the harness over homes drawn from its seed."""
 
-    def __init__(self, declared: Declared, wanted: Wanted, say: Say) -> None:
+    def __init__(
+        self, declared: Declared, wanted: Wanted, say: Say, servers: Servers | None = None
+    ) -> None:
         self._declared, self._wanted, self._say = declared, wanted, say
+        self._servers = servers
+        extra = servers.extra_seconds if servers is not None else 0.0
+        self._end_seconds = wanted.end_seconds + extra
         self._judge = Judge(declared.flow, declared.catalog, declared.path)
         self._number = 0  # of the next errand
         self.outcome = Outcome(
@@ -64,7 +71,8 @@ class Run:
     def run(self) -> Outcome:
         """All homes, up to the first broken promise."""
         wanted, declared = self._wanted, self._declared
-        cast = cast_of(declared.catalog, declared.flow.door)
+        courier = COURIERS if self._servers is not None else ""
+        cast = cast_of(declared.catalog, declared.flow.door, courier)
         for home in plan(wanted.seed, wanted.cycles, cast, wanted.faults):
             folder = wanted.folder / f"home-{home.number:04d}"
             try:
@@ -73,12 +81,14 @@ class Run:
                 self.outcome.violations, self.outcome.kept = broken.violations, str(folder)
                 return self.outcome
             if not wanted.keep:
+                if self._servers is not None:
+                    self._servers.clear(folder / CATALOG)
                 shutil.rmtree(folder)
         return self.outcome
 
     def _home(self, home: HomePlan, folder: Path) -> None:
         self.outcome.homes += 1
-        with staged(self._declared, home, folder) as stage:
+        with staged(self._declared, home, folder, self._servers) as stage:
             examined: Counter[str] = Counter()
             for cycle in home.cycles:
                 examined = self._cycle(stage, home, cycle)
@@ -124,7 +134,8 @@ class Run:
             self.outcome.asked[cycle.point] += 1
         scene = Scene(
             subject=stage.subject, client=stage.client, arms=stage.arms, doubled=home.doubled,
-            tally=self.outcome.tally, send_more=send_more,
+            tally=self.outcome.tally, send_more=send_more, servers=self._servers,
+            lanes_of=lanes_on_cluster(stage.catalog) if self._servers is not None else None,
         )  # fmt: skip
         FAULTS[cycle.fault](scene, cycle)
 
@@ -145,7 +156,7 @@ class Run:
 
     def _all_end(self, stage: Stage, placed: Sequence[Placed], cycle: Cycle) -> None:
         ends = Ends(self._declared.workload, stage.client, placed)
-        open_ = ends.within(self._wanted.end_seconds)
+        open_ = ends.within(self._end_seconds)
         if open_:
             raise Broken([
                 Violation(rule=LIVENESS, key=id_, detail=detail, cycle=cycle.number)
@@ -156,13 +167,13 @@ class Run:
         """The auditor finds nothing, at the latest when the last mail is out. What it finds of a
         system at rest stays: that is looked at for a moment longer and not to the bound."""
         began, pause = time.monotonic(), AUDIT_PAUSE_SECONDS
-        rest(stage.client, self._wanted.end_seconds)
+        rest(stage.client, self._end_seconds)
         while True:
-            examined, found = self._judge.judge(stage.home, stage.journal)
+            examined, found = self._judge.judge(stage.home, stage.journal, stage.where)
             if not found:
                 return examined
             moves = any(violation.rule == LIVENESS for violation in found)
-            patience = self._wanted.end_seconds if moves else AT_REST_SECONDS
+            patience = self._end_seconds if moves else AT_REST_SECONDS
             if time.monotonic() - began > patience:
                 raise Broken([replace(v, cycle=cycle.number) for v in found])
             time.sleep(pause)

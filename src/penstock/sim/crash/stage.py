@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
-from penstock.assemble import CARRIED_VARIABLE, contracts_folder
+from penstock.assemble import CARRIED_VARIABLE, cluster_of, contracts_folder
+from penstock.assemble.cluster import KAFKA_VARIABLE, POSTGRES_VARIABLE
 from penstock.catalog.load import Examined, examine, load_catalog
 from penstock.catalog.model import Catalog
 from penstock.engine.crew import RESTART_VARIABLE, TRANSACTION_VARIABLE
 from penstock.engine.cuts import CUT_VARIABLE
 from penstock.errors import Problem, Usage
 from penstock.flow import Flow
+from penstock.sim.audit.cluster import Where
 from penstock.sim.crash.client import Client
 from penstock.sim.crash.faults import TRANSACTION_SECONDS
 from penstock.sim.crash.journal import Journal
 from penstock.sim.crash.plan import HomePlan
+from penstock.sim.crash.servers import Servers, Share, where_of
 from penstock.sim.crash.subject import Ended, Subject
 from penstock.sim.crash.waiting import Late, eventually
 from penstock.sim.crash.workload import Workload
@@ -43,6 +47,17 @@ class Stage(Struct, frozen=True, kw_only=True):
     folder: Path
     subject: Subject
     client: Client
+    servers: Servers | None = None
+
+    @property
+    def catalog(self) -> Path:
+        """The catalog of its own."""
+        return self.folder / CATALOG
+
+    @property
+    def where(self) -> Where | None:
+        """Where the auditor looks, if not in the home."""
+        return where_of(self.catalog) if self.servers is not None else None
 
     @property
     def home(self) -> Path:
@@ -61,23 +76,28 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 @contextlib.contextmanager
-def staged(declared: Declared, plan: HomePlan, folder: Path) -> Iterator[Stage]:
-    """A running home with its supplies in it. No process is left behind, whatever happens.
-    Raises ``Problem`` where it cannot begin."""
+def staged(
+    declared: Declared, plan: HomePlan, folder: Path, servers: Servers | None = None
+) -> Iterator[Stage]:
+    """A running home with its supplies in it, or one on a cluster. No process is left behind,
+    whatever happens. Raises ``Problem`` where it cannot begin."""
     (folder / ARMS).mkdir(parents=True)
     env = {
         CUT_VARIABLE: f"@{folder / ARMS}",
         CARRIED_VARIABLE: " ".join(plan.carried),
         RESTART_VARIABLE: str(RESTART_SECONDS),
         TRANSACTION_VARIABLE: str(TRANSACTION_SECONDS),
+        # The catalog alone says where: a cluster that somebody works on is not harmed by mistake.
+        KAFKA_VARIABLE: "", POSTGRES_VARIABLE: "",
     }
-    catalog = own_catalog(declared, plan.doubled, folder)
+    share = servers.share() if servers is not None else None
+    catalog = own_catalog(declared, plan.doubled, folder, share)
     subject = Subject(folder / HOME, env=env, catalog=catalog)
     journal = Journal(folder / JOURNAL)
     client = Client(subject, journal, declared.flow.routes, declared.workload.ID_FIELD)
     try:
         _begin(declared.workload, subject, client)
-        yield Stage(folder=folder, subject=subject, client=client)
+        yield Stage(folder=folder, subject=subject, client=client, servers=servers)
     finally:
         subject.clean_up()
         client.close()
@@ -98,11 +118,29 @@ def _begin(workload: Workload, subject: Subject, client: Client) -> None:
         ) from None  # fmt: skip
 
 
-def own_catalog(declared: Declared, doubled: str, folder: Path) -> Path:
-    """A copy of the catalog in which a service has two workers. Raises ``Usage``."""
+def lanes_on_cluster(catalog: Path) -> Callable[[int], list[int]]:
+    """What tells the lanes of a process, by its last report in the database."""
+    cluster = cluster_of(load_catalog(catalog))
+    assert cluster is not None, "the catalog names one"
+    reports = cluster.reports()
+
+    def lanes(pid: int) -> list[int]:
+        said = (msgspec.json.decode(body) for body in reports.all())
+        return next((one["lanes"] for one in said if one["pid"] == pid and "lanes" in one), [])
+
+    return lanes
+
+
+def own_catalog(
+    declared: Declared, doubled: str, folder: Path, share: Share | None = None
+) -> Path:
+    """A copy of the catalog in which a service has two workers, and all lies on a share of a
+    cluster where there is one. Raises ``Usage``."""
     found = examine(declared.path)
     copy = folder / CATALOG
-    copy.write_text(_with_two(found, doubled))
+    copy.touch(0o600)  # a connection string may hold a password
+    text = _with_two(found, doubled)
+    copy.write_text(share.catalog(text) if share is not None else text)
     contracts = contracts_folder(declared.catalog, declared.path)
     if contracts.is_dir():
         (folder / declared.catalog.contracts).symlink_to(contracts.resolve())
