@@ -12,6 +12,7 @@ from binascii import unhexlify
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import methodcaller
 from typing import Any, cast
 from uuid import uuid4
 from zlib import crc32
@@ -27,6 +28,7 @@ SILENCE_SECONDS_MAX = 20.0  # without a record or an answer the broker counts as
 PIECE, LOOK_SECONDS = 10_000, 0.05
 KEY_BYTES = "penstock-key"
 Place = tuple[str, int]
+_given = methodcaller("headers")
 Take = Callable[[str, kafka.Message], None]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -108,7 +110,12 @@ def _sum(raw: kafka.Message) -> int:
 
 
 def _headers(raw: kafka.Message) -> list[tuple[str, bytes | None]]:
-    return cast(list[tuple[str, bytes | None]], raw.headers() or [])
+    """A name that is no UTF-8 makes of the client's list one with holes, which ends the process
+    where it is looked into; called by C code it is refused instead."""
+    try:
+        return cast(list[tuple[str, bytes | None]], _given(raw) or [])
+    except (SystemError, UnicodeError):
+        return [("penstock-headers-unreadable", b"")]
 
 
 class _Reading:
@@ -215,6 +222,8 @@ def fact_of(topic: str, raw: kafka.Message) -> Fact:
         name = (key or b"").decode()
         if key is None or value is None or "\0" in name:
             raise ValueError("penstock writes a key and a value")
+        if any(said is None and n in _PLAIN for n, said in headers):
+            raise ValueError  # none of ours is without a value
         return _ours(place, name, value, {n: v or b"" for n, v in headers})
     except (KeyError, ValueError):
         notes = {n: _text(v) for n, v in headers}
