@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from base64 import b64encode
@@ -298,3 +300,12 @@ def test_a_broker_without_the_newer_protocol_is_joined_by_the_older_one() -> Non
         members[0].crash()
         eventually(lambda: members[1].take(1, {}).assigned == ALL, 30)
         desk.close()
+
+
+def test_answers_that_come_too_late_end_no_process(desk: Desk) -> None:
+    """They come when nobody waits any more. A process of its own asks, for it would be ended."""
+    desk.log()
+    argv = [sys.executable, "-m", "tests.kafka.late", desk.servers, desk.prefix]
+    asked = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert asked.returncode == 0, asked.stderr
+    assert int(asked.stdout) > 0, "no answer was late"
