@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from penstock.sim.servers.kafka import Cluster
 from penstock.sim.servers.proxy import (
     BLACKHOLE,
-    PASS,
     REFUSE,
     RESET,
     SERVER_UNHEARD,
@@ -37,15 +35,6 @@ class Ground:
     def proxy(self) -> Proxy:
         """Before the broker."""
         return self.cluster.proxies[0]
-
-    @contextmanager
-    def fault(self, fault: Fault) -> Iterator[None]:
-        """The way to the broker is like this for the body."""
-        self.proxy.set(fault)
-        try:
-            yield
-        finally:
-            self.proxy.set(PASS)
 
     def is_told(self) -> bool:
         """Do the services say that Kafka does not answer? The database takes their word."""
@@ -86,26 +75,26 @@ def test_the_broker_dies_and_comes_back(ground: Ground) -> None:
 
 @pytest.mark.parametrize("fault", [REFUSE, RESET], ids=["refused", "reset"])
 def test_nobody_gets_through_to_the_broker(ground: Ground, fault: Fault) -> None:
-    with ground.house.under_orders() as orders, ground.fault(fault):
+    with ground.house.under_orders() as orders, ground.proxy.under(fault):
         orders.more()
         eventually(ground.is_told, 60, what="the services say what is missing")
 
 
 def test_the_way_to_the_broker_swallows_everything(ground: Ground) -> None:
     """No answer, no error: what waits gives up by its own bounds, or goes on when bytes flow."""
-    with ground.house.under_orders() as orders, ground.fault(BLACKHOLE):
+    with ground.house.under_orders() as orders, ground.proxy.under(BLACKHOLE):
         orders.more()
         eventually(ground.is_told, 60, what="the services say what is missing")
 
 
 def test_the_way_to_the_broker_is_slow(ground: Ground) -> None:
-    with ground.house.under_orders() as orders, ground.fault(delay(0.05)):
+    with ground.house.under_orders() as orders, ground.proxy.under(delay(0.05)):
         orders.more()
 
 
 def test_what_the_broker_says_is_lost(ground: Ground) -> None:
     """It takes what is appended, and nobody hears that it did: appended again, and one effect."""
-    with ground.house.under_orders() as orders, ground.fault(SERVER_UNHEARD):
+    with ground.house.under_orders() as orders, ground.proxy.under(SERVER_UNHEARD):
         orders.more()
         eventually(ground.is_told, 60, what="the services say what is missing")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -13,7 +13,6 @@ from penstock.sim.servers.postgres import Postgres
 from penstock.sim.servers.process import descendants
 from penstock.sim.servers.proxy import (
     BLACKHOLE,
-    PASS,
     REFUSE,
     RESET,
     Fault,
@@ -55,15 +54,6 @@ class Ground:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    @contextmanager
-    def fault(self, fault: Fault) -> Iterator[None]:
-        """The way to the database is like this for the body."""
-        self.proxy.set(fault)
-        try:
-            yield
-        finally:
-            self.proxy.set(PASS)
-
 
 @pytest.fixture(scope="module")
 def ground(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
@@ -84,13 +74,13 @@ def is_told(ground: Ground) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("fault", [REFUSE, RESET], ids=["refused", "reset"])
 def test_nobody_gets_through_to_the_database(ground: Ground, fault: Fault) -> None:
-    with ground.house.under_orders(), ground.fault(fault):
+    with ground.house.under_orders(), ground.proxy.under(fault):
         eventually(is_told(ground), 30, what="the door puts clients off")
 
 
 def test_the_way_to_the_database_swallows_everything(ground: Ground) -> None:
     """No answer, no error: what waits finds out by its own bounds, or goes on when bytes flow."""
-    with ground.house.under_orders() as orders, ground.fault(BLACKHOLE):
+    with ground.house.under_orders() as orders, ground.proxy.under(BLACKHOLE):
         before, tries = len(orders.placed), len(ground.house.noted("sent"))
         asked_again = lambda: len(ground.house.noted("sent")) >= tries + 2  # noqa: E731
         eventually(asked_again, 60, what="clients wait and ask again")
@@ -98,7 +88,7 @@ def test_the_way_to_the_database_swallows_everything(ground: Ground) -> None:
 
 
 def test_the_way_to_the_database_is_slow(ground: Ground) -> None:
-    with ground.house.under_orders() as orders, ground.fault(delay(0.05)):
+    with ground.house.under_orders() as orders, ground.proxy.under(delay(0.05)):
         orders.more()
 
 

@@ -184,8 +184,7 @@ class Ground:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One request; the first one starts the application."""
-        if scope["type"] != "http":
-            raise NotImplementedError(scope["type"])
+        assert scope["type"] == "http", "the house is started here, by its first request"
         assert self._front is not None, "no house stands"
         if not self._started:
             self._started = True

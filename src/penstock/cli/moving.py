@@ -13,7 +13,7 @@ from penstock import assemble
 from penstock.cli.audit import judged
 from penstock.cli.output import output_option, say, show_rows
 from penstock.cli.up import cluster_options, use_cluster
-from penstock.errors import Usage
+from penstock.errors import Inconclusive, Usage
 from penstock.moving import steps
 from penstock.moving.plan import plan as planned
 from penstock.moving.plan import seconds
@@ -89,24 +89,26 @@ def switch(obj: dict[str, Any]) -> None:
 def verify(obj: dict[str, Any], output: str) -> None:
     """Compare home and cluster record by record, row by row, state by state.
 
-    Then the auditor judges both: no rule may be broken there that was not broken here. Exit code 6
-    where they differ.
+    Then the auditor judges both: no rule may be broken there that was not broken here. Exit codes:
+    6 they differ; 7 nothing differs, and the auditor could not judge.
     """
     with _moving(obj) as moving:
-        rows = [*compared(moving), *_audited(Path(obj["home"]), obj["catalog"])]
+        rows, unfit = compared(moving), ""
+        try:
+            rows += _audited(Path(obj["home"]), obj["catalog"])
+        except Usage as problem:
+            unfit = problem.message
         show_rows(rows, ("what", "name", "home", "cluster", "equal"), output)
         judge(moving, rows)
+    if unfit:
+        raise Inconclusive("not_judged", f"Nothing differs; but the auditor cannot judge: {unfit}")
     say("Nothing differs.")
 
 
 def _audited(home: Path, catalog: Path | None) -> Iterator[dict[str, Any]]:
     """What the auditor counts and finds: a row for each state, how many are in it, and for each
-    rule, how often it was broken before and is now."""
-    try:
-        before, after = (judged(home, catalog, on_cluster=there) for there in (False, True))
-    except Usage as unfit:
-        say(f"The auditor cannot judge it: {unfit.message}")
-        return
+    rule, how often it was broken before and is now. Raises ``Usage`` where it cannot look."""
+    before, after = (judged(home, catalog, on_cluster=there) for there in (False, True))
     for name, kind, label in sorted(before.labels.keys() | after.labels.keys()):
         counts = (side.labels.get((name, kind, label), 0) for side in (before, after))
         yield row_of(f"{name} {kind}", label, *counts)

@@ -57,8 +57,3 @@ def unfence(file: File) -> None:
     with file.write():
         for (name,) in file.run(_FENCES):
             file.run(f"DROP TRIGGER {_quoted(name)}")
-
-
-def is_fenced(file: File) -> bool:
-    """Does the file refuse to be written?"""
-    return bool(file.run(_FENCES))

@@ -7,6 +7,7 @@ everything decide when it is turned again.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class SkewedClock:
         return self._world.now + self.skew_ms
 
 
-class Process:
+class Process(ABC):
     """What is common: a name, a clock, and whether it has a reason to be turned."""
 
     def __init__(self, world: World, name: str, service: str) -> None:
@@ -55,9 +56,9 @@ class Process:
         self.stalled = self.doomed = False  # stands still; has a successor and ends after this
         self.wake_at = 0  # simulated time at which it is turned next
 
+    @abstractmethod
     def turn(self) -> int:
         """One turn; returns how much moved."""
-        raise NotImplementedError
 
     def rest(self, until: int) -> None:
         """Wait for ``until``; a busy machine lets a process wait in any case, and work piles up."""
@@ -67,17 +68,20 @@ class Process:
         """Something is to do: be turned soon."""
         self.wake_at = min(self.wake_at, self.world.pause())
 
+    @abstractmethod
     def hear(self, topics: Set[str]) -> None:
         """A wake-up that names topics."""
 
+    @abstractmethod
     def poll(self) -> None:
         """Look at everything at the next turn."""
 
     @property
+    @abstractmethod
     def quiet(self) -> bool:
         """Is there nothing to do before the next look at everything?"""
-        raise NotImplementedError
 
+    @abstractmethod
     def crash(self) -> None:
         """What others see at once when the process is gone."""
 
@@ -253,6 +257,9 @@ class Door(Process):
             self.keeper.step(self.clock.now())
         self.rest(0 if did else self.world.now + POLL_MS)
         return did
+
+    def hear(self, topics: Set[str]) -> None:
+        """Nothing: a door reads no topic."""
 
     def poll(self) -> None:
         """Look at everything at the next turn."""

@@ -33,6 +33,8 @@ from penstock.sim.crash.plan import (
 from penstock.sim.crash.servers import Servers
 from penstock.sim.crash.subject import FULL_AT_BYTES, PLENTY, Subject, is_stopped
 from penstock.sim.crash.waiting import Late, eventually
+from penstock.sim.servers.kafka import Cluster
+from penstock.sim.servers.postgres import Postgres
 
 FIRE_SECONDS = 3.0  # then more is sent, that the point may be passed
 TRIES_MAX = 4
@@ -266,35 +268,28 @@ def full(scene: Scene, cycle: Cycle) -> None:
 
 def broker(scene: Scene, cycle: Cycle) -> None:
     """The broker dies by -9 and comes back; at times a member dies while it is away."""
-    assert scene.servers is not None, "only a cluster has a broker"
-    assert scene.servers.broker is not None, "that of others is not harmed"
-    cluster = scene.servers.broker
-    _without(scene, cycle, cluster.kill, cluster.restart)
+    _without(scene, cycle, scene.servers.broker if scene.servers else None)
     scene.tally.brokers += 1
 
 
 def database(scene: Scene, cycle: Cycle) -> None:
     """The database dies by -9 and comes back; at times a member dies while it is away."""
-    assert scene.servers is not None, "only a cluster has a database"
-    assert scene.servers.database is not None, "that of others is not harmed"
-    server = scene.servers.database
-    _without(scene, cycle, server.kill, server.restart)
+    _without(scene, cycle, scene.servers.database if scene.servers else None)
     scene.tally.databases += 1
 
 
-def _without(
-    scene: Scene, cycle: Cycle, kill: Callable[[], None], restart: Callable[[], object]
-) -> None:
+def _without(scene: Scene, cycle: Cycle, server: Cluster | Postgres | None) -> None:
     """A member that starts meanwhile may die of it, and is started until it finds everything."""
+    assert server is not None, "only servers that were started for it are harmed"
     before = scene.subject.pids()
     time.sleep(cycle.delay_seconds)
-    kill()
+    server.kill()
     try:
         scene.send_more()
         dead = _shoot(scene, before, cycle.other) if cycle.twice else []
         time.sleep(cycle.delay_seconds * RECOVERY)
     finally:
-        restart()
+        server.restart()
     for member in dead:
         scene.subject.await_successor(member, before.get(member, 0))
 

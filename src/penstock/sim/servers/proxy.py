@@ -6,8 +6,8 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self
@@ -112,6 +112,15 @@ class Proxy:
     def set(self, fault: Fault) -> None:
         """From now on do this; it is in force when the call returns."""
         self._call(self._set(fault))
+
+    @contextmanager
+    def under(self, fault: Fault) -> Iterator[None]:
+        """Do this while the body runs."""
+        self.set(fault)
+        try:
+            yield
+        finally:
+            self.set(PASS)
 
     def cut(self) -> None:
         """Reset who is connected now."""
