@@ -24,7 +24,7 @@ from penstock.log.kafka_buffers import Buffers, Place
 from penstock.log.kafka_clients import Clients
 from penstock.log.kafka_errors import CALLERS, Ear, absent, sorted_out
 from penstock.log.kafka_member import Member
-from penstock.log.kafka_reader import Ends
+from penstock.log.kafka_reader import Ends, meet
 from penstock.ports import Extent, Lane, Positions, Taken
 
 IDLE_SECONDS = 0.02  # how long a fetch waits before the thread looks at its orders
@@ -151,6 +151,7 @@ class KafkaLane(Lane):
     def _fetch(self, member: Member, watch: _Watch) -> None:
         """Poll both clients, until it is over or the fetching one has stopped for good."""
         fetcher = self._clients.fetcher(self._ear, **FETCHING)
+        meet(fetcher, self._topics)
         with self._changed:
             self._buffers.fetch_again()
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from threading import RLock
 
@@ -25,7 +25,7 @@ from penstock.log.kafka_clients import Clients
 from penstock.log.kafka_errors import ABSENT, Ear, absent, raised, sorted_out
 from penstock.ports import Extent
 
-FETCH_WAIT_MS = 100  # how long a broker holds a fetch at the end: markers alone are there
+FETCH_WAIT_MS = 10  # how long a broker holds a fetch at the end: markers alone are there
 PIECE = 500
 SLICE_SECONDS = 0.25
 RETRY_SECONDS = 0.05
@@ -170,6 +170,14 @@ class Ends:
             self._asker = self._admin = None
 
 
+def meet(client: Consumer, names: Iterable[str]) -> None:
+    """Let a client know of topics before it is to read them: it would look for the leaders of one
+    that it never heard of a second later."""
+    with suppress(KafkaException):  # it finds out by itself, when somebody answers
+        for name in names:
+            client.list_topics(name, timeout=ANSWER_SECONDS)
+
+
 def offset_of(raw: Raw) -> int:
     """The offset of a record (events that are none have none)."""
     found = raw.offset()
@@ -185,6 +193,7 @@ class Ranges:
         self._ear = Ear()
         self._fetcher: Consumer | None = None
         self._at: tuple[str, int, int] | None = None  # where the client stands
+        self._met: set[str] = set()  # topics that the client knows
 
     def read(self, name: str, partition: int, start: int, limit: int) -> list[Raw]:
         """The records from ``start`` on, at most ``limit``. Raises ``OutsideLog``."""
@@ -240,6 +249,10 @@ class Ranges:
                 "enable.partition.eof": True, "fetch.wait.max.ms": FETCH_WAIT_MS,
                 "queued.min.messages": 1000, "queued.max.messages.kbytes": 4096,
             })  # fmt: skip
+            self._met = set()
+        if name not in self._met:
+            meet(self._fetcher, [name])
+            self._met.add(name)
         if self._at != (name, partition, start):
             self._fetcher.assign([TopicPartition(name, partition, start)])
         return self._fetcher

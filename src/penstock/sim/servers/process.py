@@ -225,11 +225,11 @@ def alive(pid: int) -> bool:
 def descendants(pid: int) -> list[int]:
     """The processes that this one started, and theirs; empty where there is no ``/proc``."""
     children: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
+    for number in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        with suppress(OSError):  # it ended meanwhile
             # The name in parentheses may hold spaces and parentheses itself.
-            fields = status.read_text(errors="replace").rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(status.parent.name))
+            status = Path("/proc", number, "stat").read_text(errors="replace")
+            children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(number))
     found, unvisited = [], [pid]
     while unvisited:
         below = children.get(unvisited.pop(), [])
