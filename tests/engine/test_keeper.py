@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from penstock import assemble
 from penstock.decision import Park
 from penstock.engine.keeper import FULL, Keeper
-from penstock.engine.unit import RETRY_REQUESTED
+from penstock.entry import RETRY_REQUESTED
 from penstock.flow import Scan
 from penstock.log.embedded import EmbeddedLog
 from penstock.ports import TopicSpec

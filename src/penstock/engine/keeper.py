@@ -95,7 +95,7 @@ class Keeper:
     def _reach(self, now: int) -> tuple[dict[tuple[str, int], int], int, frozenset[bytes]]:
         """What marks must reach: the first offset of each partition that is within its age, and
         the ids of older records that lie there still. Those are few (a quiet partition keeps its
-        newest row, the journal its requests) and would else keep every mark since for ever."""
+        newest row, the journal all entries) and would else keep every mark since for ever."""
         floors: dict[tuple[str, int], int] = {}
         keep: set[bytes] = set()
         for spec in self._reads:

@@ -1,6 +1,8 @@
-"""The rules that hold for every flow, in the order of their ids."""
+"""The rules that hold for every flow, in the order of their ids, and the platform's own reader."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from penstock.sim.audit import (
     rules_bounds,
@@ -12,6 +14,20 @@ from penstock.sim.audit import (
     rules_store,
 )
 from penstock.sim.audit.books import Rule
+
+REQUESTS = frozenset({"deadletter.retry_requested", "deadletter.discard_requested"})
+LEAVING = frozenset({"dead.retried", "dead.discarded"})
+
+
+def with_journal(
+    reads: Mapping[str, Mapping[str, frozenset[str]]],
+) -> dict[str, Mapping[str, frozenset[str]]]:
+    """What services read, and what the platform's service ``journal`` reads: how every dead letter
+    left, and its own wakes."""
+    dead = {f"{service}.dead": LEAVING for service in (*reads, "journal")}
+    own = {**dead, "journal.answers": frozenset({"wake"}), "journal": REQUESTS}
+    return {**reads, "journal": own}
+
 
 RULES: tuple[Rule, ...] = tuple(
     sorted(
