@@ -32,6 +32,7 @@ from penstock.entry import REQUESTED
 from penstock.event import Message, Record, root_id
 from penstock.flow import Call, Flow, Intake, Reply, Row, Scan
 from penstock.log.embedded import EmbeddedLog
+from penstock.ops.scribe import Scribe
 from penstock.ports import Gateway, Log, Ok, Outcome, Refused, Unavailable, Unknown
 from penstock.ports import Request as Asked
 from penstock.store.sqlite import SqliteStore
@@ -314,12 +315,16 @@ class Rig:
         return messages
 
     def operate(self, type_: str, record: Record, service: str, reason: str = "because") -> None:
-        """An operator's request about a parked record, on the journal, as it was before there
-        was a chain (services obey those, too)."""
+        """An operator's request about a parked record: an entry of the journal where its service
+        runs, else as it was before there was a chain (services obey those, too)."""
         wish = REQUESTED[type_](
             service=service, topic=record.topic, partition=record.partition,
             offset=record.offset, key=record.message.key, reason=reason, actor="pat",
         )
+        if JOURNAL in self.units:
+            store = self.new_store(JOURNAL)
+            Scribe(self.catalog, self.book, store, self.clock).write(wish)
+            return
         kind, version, value = self.book.seal_as(type_, wish)
         self._appended[JOURNAL, type_] += 1
         now = self.clock.now()

@@ -110,8 +110,8 @@ def verified(log: Log, store: Looking, checkpoints: Iterable[Checkpoint]) -> Ver
 
 
 def checkpoints_in(paths: Iterable[Path]) -> list[Checkpoint]:
-    """What witnesses kept in files, a line of JSON each. A last line that was cut counts as not
-    written. Raises ``Usage``."""
+    """What witnesses kept in files, a line of JSON each. A line that was cut while it was written
+    counts as not written. Raises ``Usage``."""
     return [c for path in paths for c in _lines(path)]
 
 
@@ -126,6 +126,8 @@ def _lines(path: Path) -> Iterator[Checkpoint]:
         try:
             yield msgspec.json.decode(line, type=Checkpoint)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            if line.startswith(b"{") and not line.endswith(b"}"):
+                continue
             raise Usage(
                 "bad_checkpoint", f"{path}:{number}: {error}.",
                 'A checkpoint is a line like {"seq":7,"hash":"…","at":0}.',

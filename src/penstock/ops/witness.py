@@ -26,7 +26,9 @@ class FileWitness:
             try:
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-                os.write(fd, (b"\n" if torn else b"") + request.body + b"\n")
+                line = (b"\n" if torn else b"") + request.body + b"\n"
+                if os.write(fd, line) < len(line):  # the next one begins a line of its own
+                    return Unavailable(f"{self._path}: no room for a whole line")
                 os.fsync(fd)
             finally:
                 os.close(fd)
@@ -40,7 +42,7 @@ class UrlWitness:
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
         self._url = url
-        self._client = httpx.Client(timeout=timeout_seconds, follow_redirects=False)
+        self._client = httpx.Client(timeout=timeout_seconds, trust_env=False)
 
     def call(self, request: Request) -> Outcome:
         """One POST. A refusal is tried again as well: the witness may be set up wrong today."""
@@ -58,6 +60,11 @@ class UrlWitness:
         if reply.is_success:
             return Ok()
         return Unavailable(f"{self._url} answered {reply.status_code}")
+
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
 
 def file_witness(settings: Mapping[str, Any]) -> FileWitness:

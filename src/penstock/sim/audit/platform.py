@@ -9,6 +9,7 @@ from penstock.sim.audit import (
     rules_cause,
     rules_dead,
     rules_handling,
+    rules_journal,
     rules_log,
     rules_outbox,
     rules_store,
@@ -34,6 +35,7 @@ RULES: tuple[Rule, ...] = tuple(
         (
             *rules_log.RULES, *rules_cause.RULES, *rules_store.RULES, *rules_outbox.RULES,
             *rules_dead.RULES, *rules_handling.RULES, *rules_bounds.RULES,
+            *rules_journal.RULES,
         ),
         key=lambda rule: int(rule.id[1:]),
     )
