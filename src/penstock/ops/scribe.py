@@ -9,16 +9,23 @@ from penstock.catalog.model import JOURNAL, Catalog
 from penstock.contracts.wire import Book
 from penstock.engine.intake import Gate, Wanted
 from penstock.entry import Entry
-from penstock.errors import Problem
+from penstock.errors import Inconclusive, Problem
 from penstock.flow import Call, Fault, Reply
 from penstock.ops.journal import Kept, intake, service, witnessing_of
 from penstock.ports import Clock, Store
+
+AWAY_CODE = "store_unreachable"  # of the gate: a commit that nobody heard the end of
 
 Written = TypeVar("Written", bound=Entry)
 
 
 class NotWritten(Problem):
     """The journal took no entry, so nothing may be done."""
+
+
+class Unsure(Inconclusive):
+    """Nobody knows whether the journal took the entry: what it announces must not be done here,
+    and whoever obeys entries may."""
 
 
 class Scribe:
@@ -34,8 +41,8 @@ class Scribe:
         self._gate = Gate(JOURNAL, states, {}, book, store, clock, tell, asks=asks)
 
     def write(self, entry: Written) -> Written:
-        """The entry as it stands in the journal, durable. Raises ``NotWritten``: then nobody
-        knows of it, and what it announces must not be done."""
+        """The entry as it stands in the journal, durable. Raises ``NotWritten``, or ``Unsure``:
+        what it announces must not be done then."""
         return cast(Written, self.write_all((entry,))[0])
 
     def write_all(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
@@ -50,8 +57,14 @@ class Scribe:
         return cast(Kept, reply.body).entries
 
 
-def _refused(body: Any) -> NotWritten:
+def _refused(body: Any) -> Problem:
     fault = cast(Fault, body)
+    if fault.code == AWAY_CODE:
+        return Unsure(
+            "journal_unknown",
+            "The database does not answer: it is not known whether the journal took the entry.",
+            "Look: penstock journal log. To ask for the same again does no harm.",
+        )
     return NotWritten(
         "not_journaled", f"The journal took no entry, so nothing was done: {fault.detail}",
         "Repeat it when that is mended; see: penstock status",
