@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -20,11 +21,15 @@ from penstock.entry import (
     link_of,
 )
 from penstock.errors import StorageFull
-from penstock.event import Record
+from penstock.event import Message, Record, root_id
 from penstock.ops.chain import Verdict
 from penstock.ops.reading import head_of, verified
 from penstock.ops.scribe import NotWritten, Scribe
 from penstock.ports import Unavailable
+from penstock.sim.audit.files import books_of
+from penstock.sim.audit.platform import RULES as PLATFORM
+from penstock.sim.audit.platform import with_journal
+from penstock.sim.audit.report import audit
 from tests.engine.tally import Orders, Step, always, steps, tally_rig
 from tests.flows.ground import Ground
 from tests.flows.rig import Rig, Scripted
@@ -129,7 +134,12 @@ def test_old_requests_are_obeyed_and_noted_and_the_chain_begins_after_them() -> 
     rig.append("steps", ("a", Step(n=1)))
     rig.run()
     rig.orders.by_number.clear()  # type: ignore[attr-defined]
-    rig.operate("deadletter.retry_requested", parked(rig, "a"), "tally")
+    value = msgspec.json.encode(about(parked(rig, "a")))
+    now = rig.clock.now()
+    old = Message(
+        "a", value, root_id(now, "pat"), "deadletter.retry_requested", 1, now, source="pat"
+    )
+    rig.log.append(JOURNAL, [old], now)
     rig.run()
     assert steps(rig, "a") == (1,)
     said = verdict(rig)
@@ -192,6 +202,22 @@ def test_the_head_goes_to_the_witness_every_so_many_entries(ground: Ground) -> N
     for call in witness.calls:
         head = msgspec.json.decode(call.body, type=Head)
         assert head.hash == by_seq[head.seq].hash
+
+
+def test_an_auditor_finds_nothing_wrong_with_witnesses(tmp_path: Path) -> None:
+    rig = rig_of(tmp_path, WITNESSED)
+    rig.append("steps", ("a", Step(n=1)), ("b", Step(n=1)))
+    write(rig, 7)
+    for key in "ab":
+        scribe_of(rig).write(DiscardRequested(**about(parked(rig, key))))
+    rig.run().wait(60_000, 2)
+    assert sorted(told(rig)) == [3, 6, 9, 11]
+    reads = with_journal({"tally": {t: frozenset(n) for t, n in rig.unit("tally").reads.items()}})
+    found = audit(books_of(tmp_path, reads=reads), PLATFORM)
+    assert [v for v in found.violations if v.rule != "I20"] == []
+    assert [v for v in found.violations if "journal" in str(v)] == []
+    (chain,) = [rule for rule in found.rules if rule.id == "I38"]
+    assert dict(chain.kinds) == {"partitions": 4, "entries": 11, "heads": 1, "checkpoints": 4}
 
 
 def test_the_last_entries_are_witnessed_some_time_later() -> None:
