@@ -200,3 +200,11 @@ def test_memory_does_not_grow_with_the_journal() -> None:
         judged.see(record)
         assert len(judged._hashes) <= 2 * module.WINDOW + 1
     assert judged.verdict(head, head).flaws == ()
+
+
+def test_a_journal_full_of_holes_is_told_of_and_counted() -> None:
+    entries = chain(5000)
+    holes = laid(message(e) for e in entries if e.seq % 2)
+    found = judge(holes, PARTITIONS, end_of(entries[-2]))
+    assert {flaw.kind for flaw in found.flaws} == {"deleted"}
+    assert len(found.flaws) + found.more_flaws == 2499

@@ -175,6 +175,8 @@ class Judge:
             self.flaw("swapped", seq, at, f"entry {seq} lies in a partition that its key is not of")
         if seq > self.last.seq + 1:
             self._gaps.append((self.last.seq + 1, seq - 1))
+            if len(self._gaps) > FLAWS_MAX:
+                self._missing(*self._gaps.pop(0))
         elif seq <= self.last.seq:
             self._fill(seq)
         self._follow(link, at)
