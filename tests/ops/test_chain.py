@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from penstock.entry import Entry, Head, end_of, link_of, linked
-from penstock.event import Message, Record
+from penstock.event import Message, Record, partition_of
 from penstock.ops.chain import Checkpoint, Verdict, judge
 from tests.ops.journals import NOW, PARTITIONS, chain, edited, laid, message, wish
 
@@ -171,6 +171,9 @@ def test_records_before_the_chain_are_counted_and_later_ones_are_foreign() -> No
     assert found.before_chain == 5
     late = verdict(laid([*map(message, ENTRIES), *old[:1]]))
     assert kinds(late) == [("foreign", 0)]
+    alone = laid(message(e) for e in ENTRIES if partition_of(e.key, PARTITIONS) != 2)
+    alone[2].append(Record("journal", 2, 0, NOW + 9999, old[0]))
+    assert ("foreign", 0) in kinds(verdict(alone))
 
 
 @given(st.data())

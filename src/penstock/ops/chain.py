@@ -28,6 +28,7 @@ from penstock.event import Record, partition_of
 from penstock.flow import place
 
 WINDOW = 20_000  # numbers whose hashes are kept: couriers repeat up to some thousand rows
+FOREIGN = "a record without a link, later than linked ones: it came by another way in"
 FLAWS_MAX = 1000  # told of in full; more of them are counted
 
 Kind = Literal[
@@ -107,6 +108,7 @@ class Judge:
         self._hashes: dict[int, str] = {}
         self._wanted: dict[int, str] = {}  # number -> what its successor says its hash is
         self._gaps: list[tuple[int, int]] = []
+        self._unlinked_at: list[tuple[int, str]] = []  # the latest of them by time
 
     def flaw(self, kind: Kind, seq: int, at: str, said: str) -> None:
         """Something is wrong."""
@@ -134,12 +136,15 @@ class Judge:
             self._place(record, link, at)
 
     def _unlinked(self, record: Record, at: str) -> None:
-        late = self._began_at is not None and record.appended_at > self._began_at
-        if record.partition in self._ends or late:
-            said = "a record without a link lies among the linked entries: it did not come by "
-            self.flaw("foreign", 0, at, said + "the journal's own way in")
-        else:
-            self.before_chain += 1
+        if record.partition in self._ends:
+            self.flaw("foreign", 0, at, FOREIGN)
+            return
+        # Older than the chain, or in a partition that has no entry yet: its time tells, once it
+        # is known when the chain began.
+        self.before_chain += 1
+        heapq.heappush(self._unlinked_at, (record.appended_at, at))
+        if len(self._unlinked_at) > FLAWS_MAX:
+            heapq.heappop(self._unlinked_at)
 
     def _hold_against_envelope(self, record: Record, link: Link, at: str) -> None:
         m = record.message
@@ -214,6 +219,10 @@ class Judge:
 
     def verdict(self, head: Head | None, later: Head | None) -> Verdict:
         """All that is wrong, now that every record was seen."""
+        for appended_at, at in self._unlinked_at:
+            if self._began_at is not None and appended_at > self._began_at:
+                self.before_chain -= 1
+                self.flaw("foreign", 0, at, FOREIGN)
         for first, last in self._gaps:
             self._missing(first, last if head is None else min(last, head.seq))
         self._hold_against_head(head or Head(), later or Head())
