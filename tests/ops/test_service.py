@@ -77,7 +77,8 @@ def entries(rig: Rig) -> list[Entry]:
 
 def verdict(rig: Rig) -> Verdict:
     """What the judge says of the journal."""
-    return verified(rig.log, rig.stores[JOURNAL], ())
+    store = rig.stores[JOURNAL]
+    return verified(rig.log, store, head_of(store), ())
 
 
 def test_wish_and_outcome_stand_in_the_journal(ground: Ground) -> None:

@@ -141,8 +141,7 @@ def verify(ctx: click.Context, files: tuple[Path, ...], output: str) -> None:
     log = assemble.open_log(house)
     try:
         store = assemble.open_store(house, JOURNAL, readonly=True)
-        _await_carried(store)
-        verdict = verified(log, store, kept)
+        verdict = verified(log, store, _carried_head(store), kept)
     except NotFound:
         raise _no_journal() from None
     finally:
@@ -156,8 +155,9 @@ def _no_journal() -> NotFound:
     return NotFound("no_journal", "There is no journal yet.", "Start with: penstock up")
 
 
-def _await_carried(store: Looking) -> None:
-    """On a cluster an entry is in the database before it is in the topic."""
+def _carried_head(store: Looking) -> Head | None:
+    """The store's head, once the topic has all entries up to it: on a cluster an entry is in the
+    database first. What comes meanwhile is not waited for. Raises ``Inconclusive``."""
     until, head = time.monotonic() + CARRY_SECONDS, head_of(store)
     while first := on_the_way(store, head):
         if time.monotonic() > until:
@@ -166,6 +166,7 @@ def _await_carried(store: Looking) -> None:
                 "Is a courier of the service journal running? See: penstock status",
             )
         time.sleep(0.1)
+    return head
 
 
 def _show(verdict: Verdict, output: str) -> None:

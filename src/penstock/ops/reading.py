@@ -94,9 +94,11 @@ def all_records(log: Log, since: int | None = None) -> Iterator[Record]:
     yield from in_order(records(log, p, held, refuse) for p, held in enumerate(extents))
 
 
-def verified(log: Log, store: Looking, checkpoints: Iterable[Checkpoint]) -> Verdict:
-    """The journal as it is now, judged. Everything up to the store's head must be in the log."""
-    head = head_of(store)
+def verified(
+    log: Log, store: Looking, head: Head | None, checkpoints: Iterable[Checkpoint]
+) -> Verdict:
+    """The journal as it is now, judged. ``head`` was the store's when all up to it was seen to be
+    carried: that must be in the log. Checkpoints are older."""
     extents = log.extent(JOURNAL)
     judge = Judge(len(extents), checkpoints)
 
