@@ -35,6 +35,7 @@ from penstock.engine.unit import Unit, accepts_of, door_service, unit_of
 from penstock.engine.wakes import Wakes, run_folder
 from penstock.engine.worker import Worker
 from penstock.errors import NotFound, Problem, Usage
+from penstock.limits import LOOK_SECONDS_MAX
 from penstock.ops.scribe import Scribe
 from penstock.ports import Gateway, Log, Store
 from penstock.web.site import Site
@@ -265,7 +266,8 @@ def make_site(house: House, host: str, port: int, names: tuple[str, ...] = ()) -
         operator.close()
 
     return Site(
-        flow=house.flow, catalog=house.catalog, home=house.home, clock=clock, log=open_log(house),
+        flow=house.flow, catalog=house.catalog, home=house.home, clock=clock,
+        log=open_log(house, seconds=LOOK_SECONDS_MAX),
         scan=Readers(house).scan, journal=scribe_of(house, operator).write, gate=gate,
         close=close, idle=lambda: keeper.step(clock.now()) if keeper else 0,
         alarms=keeper.alarms if keeper else {}, reports=reports_of(house),
