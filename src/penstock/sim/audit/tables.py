@@ -34,7 +34,7 @@ _WAITING = (
 )
 _MOVED = (
     "SELECT topic, partition, first, copied FROM moved_offsets JOIN moves ON id = move"
-    " WHERE state = 'switched' AND first > 0"
+    " WHERE state = 'switched'"
 )
 Connection = psycopg.Connection[Any]
 
@@ -93,7 +93,7 @@ def read_stores(dsn: str, schema: str, flaws: list[Flaw]) -> dict[str, StoreBook
 
 
 def read_moved(dsn: str, schema: str) -> dict[tuple[str, int], Moved]:
-    """Of a house that moved here, the partitions that count otherwise than in its home. Raises
+    """Of a house that moved here, where each partition of its home begins here. Raises
     ``Unfit``."""
     with connected(dsn, schema) as connection:
         rows = _rows(connection, _MOVED)
