@@ -158,7 +158,8 @@ class Unparked(Struct, frozen=True, kw_only=True, gc=False):
     """A parked record left the dead letters: type ``dead.retried`` or ``dead.discarded``.
 
     It goes to ``<service>.dead`` and, when discarded, to ``<service>.answers`` as well, so that
-    the service can compensate in a decision of its own.
+    the service can compensate in a decision of its own. ``request_seq`` is the number of the
+    journal's entry that asked for it; 0 where that has none.
     """
 
     service: str
@@ -171,21 +172,7 @@ class Unparked(Struct, frozen=True, kw_only=True, gc=False):
     kind: str
     reason: str
     actor: str
-
-
-class Request(Struct, frozen=True, kw_only=True, gc=False):
-    """What an operator wants, on the ``journal`` topic, keyed by the parked record's key.
-
-    Types: ``deadletter.retry_requested`` and ``deadletter.discard_requested``.
-    """
-
-    service: str
-    topic: str
-    partition: int
-    offset: int
-    key: str
-    reason: str
-    actor: str
+    request_seq: int = 0
 
 
 def no_refs(event: Event, own: State | None) -> tuple[Ref, ...]:

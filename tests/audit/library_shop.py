@@ -16,7 +16,7 @@ from penstock.event import Message, Record
 from penstock.flow import Call
 from penstock.sim.audit.books import Ask, Books, Fact, Held
 from penstock.sim.audit.files import books_of, snapshots
-from penstock.sim.audit.platform import RULES
+from penstock.sim.audit.platform import RULES, with_journal
 from penstock.sim.audit.report import Report, audit
 from tests.flows.ground import Ground, HandClock
 from tests.flows.library import CATALOG, FLOW, SNAPSHOTS
@@ -24,9 +24,9 @@ from tests.flows.library.door import Delivery, LoanWish, Scanned
 from tests.flows.library.lending import LOAN_SECONDS
 from tests.flows.rig import Rig, Scripted
 
-READS = {
+READS = with_journal({
     s.name: {topic: frozenset(types) for topic, types in s.reads.items()} for s in FLOW.services
-}
+})  # fmt: skip
 CONTRACTS = (SNAPSHOTS, OWN_FOLDER)
 NOWHERE = "nowhere man"  # has no address: letters to him are parked
 Operate = Callable[[Rig, Record], None]
@@ -41,14 +41,16 @@ def open_library(
         "deposits": Scripted({"l1": ["unavailable", "unknown"], "l4": ["refused"]}, clock),
         "post": Scripted(clock=clock),
     }
-    return Rig(FLOW, catalog or load_catalog(CATALOG), ground, gateways, clock)
+    known = catalog or load_catalog(CATALOG)
+    return Rig(assemble.with_platform(FLOW, known), known, ground, gateways, clock)
 
 
 def keeping(seconds: float) -> Catalog:
-    """The catalog with every topic kept for so long only."""
+    """The catalog with every topic kept for so long only, but for the journal."""
     catalog = load_catalog(CATALOG)
     topics = {
-        name: replace(topic, retention_seconds=seconds) for name, topic in catalog.topics.items()
+        name: topic if name == "journal" else replace(topic, retention_seconds=seconds)
+        for name, topic in catalog.topics.items()
     }
     return replace(catalog, topics=topics)
 

@@ -209,6 +209,8 @@ CRIMES: dict[str, Crime] = {
     "positions that are none": Crime(
         f"UPDATE owners SET positions = '{{\"loans\": \"x\"}}' WHERE {of('notices')} AND lane = 2",
         "I22", "I45 I30"),
+    "the journal's head vanishes": Crime(
+        f"DELETE FROM documents WHERE {of('journal')} AND kind = 'head'", "I38"),
     "a mark is forgotten too early": Crime(
         (POSITIONS + of("lending") + " GROUP BY scope",
          "DELETE FROM marks WHERE ctid = (SELECT ctid FROM marks WHERE "
@@ -311,6 +313,11 @@ def under(origin: Callable[[int, int], str]) -> Callable[[Raw], Raw]:
     return change
 
 
+def saying(old: bytes, new: bytes) -> Callable[[Raw], Raw]:
+    """The value with some bytes changed."""
+    return lambda raw: raw._replace(value=raw.value.replace(old, new))
+
+
 def spelled_anew(raw: Raw) -> Raw:
     """The same value in other bytes."""
     return raw._replace(value=json.dumps(json.loads(raw.value), indent=1).encode())
@@ -330,6 +337,10 @@ HARM: dict[str, tuple[Callable[[list[Raw]], list[Raw]], str, str]] = {
         changed("letter.sent", lambda r: r._replace(value=b"{")), "I36", "I21"),
     "another time than its cause's": (
         changed("letter.sent", lambda r: r.saying(ce_time="2026-01-01T00:00:00.000Z")), "I20", ""),
+    "an entry is edited": (
+        changed("deadletter.retried", saying(b'"because"', b'"bribed!"')), "I38", "I21"),
+    "an act of somebody else": (
+        changed("dead.retried", saying(b'"pat"', b'"kim"')), "I39", "I21"),
     "an id that is none": (
         changed("letter.sent", lambda r: r.saying(ce_id="no id")), "I24", "I25 I22"),
 }  # fmt: skip

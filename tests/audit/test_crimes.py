@@ -117,6 +117,59 @@ def turned(found: Books, marks: list[Mark]) -> list[Mark]:
     return [m if m.id not in other else other[m.id]._replace(id=m.id) for m in marks]
 
 
+def entries_swapped(found: Books) -> Books:
+    """Two entries of one partition change places."""
+
+    def change(known: list[Fact]) -> list[Fact]:
+        lanes: dict[int, list[int]] = {}
+        for n, fact in enumerate(known):
+            lanes.setdefault(fact.partition, []).append(n)
+        first, second = next(lane for lane in lanes.values() if len(lane) > 1)[:2]
+        a, b = known[first], known[second]
+        known[first], known[second] = Fact(*a[:6], *b[6:]), Fact(*b[:6], *a[6:])
+        return known
+
+    return facts(found, "journal", change)
+
+
+def tail_cut(found: Books) -> Books:
+    """The last entry is gone."""
+    last = max(found.topics["journal"], key=lambda fact: fact.said.get("seq", 0))
+    return facts(found, "journal", lambda known: [fact for fact in known if fact is not last])
+
+
+def head_back(found: Books) -> Books:
+    """The store's head is an earlier entry."""
+    first = min(found.topics["journal"], key=lambda fact: fact.said.get("seq", 0)).said
+    body = msgspec.json.encode({name: first[name] for name in ("seq", "hash", "at")})
+    return each(found, "journal", "documents", lambda d: d.kind == "head", body=body)
+
+
+def other_checkpoint(found: Books) -> Books:
+    """A witness was told of an entry that the journal has not."""
+    head = msgspec.json.encode({"seq": 1, "hash": "f" * 64, "at": 1})
+    pattern = next(ask for ask in found.stores["lending"].asks if not ask.is_topic)
+    told = pattern._replace(destination="checkpoint-file", value=head, due=0, event=b"c" * 16)
+    return rows(found, "journal", "asks", lambda asks: [*asks, told])
+
+
+def slipped_in(found: Books) -> Books:
+    """A request lies behind linked entries, and has no link."""
+
+    def change(known: list[Fact]) -> list[Fact]:
+        fact = next(f for f in known if f.type == "deadletter.retry_requested")
+        last = [f for f in known if f.partition == fact.partition][-1]
+        bare = {k: v for k, v in fact.said.items() if k not in ("seq", "prev", "hash")}
+        slipped = fact._replace(
+            offset=last.offset + 1, appended_at=last.appended_at, txn=last.txn, id=b"s" * 16,
+            value=msgspec.json.encode(bare),
+        )
+        known.insert(known.index(last) + 1, slipped)
+        return known
+
+    return facts(found, "journal", change)
+
+
 CRIMES: dict[str, Crime] = {
     # Logs
     "two events of a key change places": Crime(swapped, "I16", "I20 I23 I24 I22"),
@@ -228,6 +281,22 @@ CRIMES: dict[str, Crime] = {
         lambda b: rows(b, "notices", "marks", lambda m: [
             x for x in m if x.id.hex() not in discarded(b)
         ]), "I31", "I22"),
+    # The journal
+    "an entry that was edited": Crime(
+        said("journal", "deadletter.retried", reason="bribed"), "I38"),
+    "an entry that was deleted": Crime(
+        without("journal", "deadletter.retried"), "I38", "I20 I22 I23 I39 I45"),
+    "entries that change places": Crime(entries_swapped, "I38", "I16 I17 I20 I22 I23 I45 I39"),
+    "a tail that was cut": Crime(tail_cut, "I38", "I20 I22 I23 I39 I45 I18"),
+    "a head that was put back": Crime(head_back, "I38"),
+    "a checkpoint of another chain": Crime(other_checkpoint, "I38", "I20 I23 I24 I37 I45"),
+    "a record that came by another way": Crime(slipped_in, "I38", "I20 I28 I45"),
+    "an act that nobody asked for": Crime(
+        lambda b: record(b, "notices.dead", "dead.retried", cause=b"?" * 16), "I39", "I20 I23"),
+    "an act that somebody else asked for": Crime(
+        said("notices.dead", "dead.retried", actor="kim"), "I39"),
+    "an act that was never noted": Crime(
+        without("journal", "deadletter.discarded"), "I39", "I38 I20 I22 I23 I45"),
     # Values, bounds, rest
     "a value that is no JSON": Crime(
         lambda b: record(b, "letters", "letter.sent", value=b"{"), "I36"),

@@ -11,8 +11,17 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from penstock.assemble import with_platform
 from penstock.catalog.implied import with_implied
-from penstock.catalog.model import Catalog, GatewayEntry, RetryPolicy, ServiceEntry, Team, Topic
+from penstock.catalog.model import (
+    Catalog,
+    GatewayEntry,
+    JournalSettings,
+    RetryPolicy,
+    ServiceEntry,
+    Team,
+    Topic,
+)
 from penstock.contracts.contract import Contract
 from penstock.decision import Ask, Context, Decision, Done, Emit, Ref, Service, States
 from penstock.event import Event
@@ -162,7 +171,8 @@ CONTRACTS = (
 
 
 def tally_catalog(
-    entry: Mapping[str, Any], gateways: Mapping[str, Mapping[str, Any]], partitions: int
+    entry: Mapping[str, Any], gateways: Mapping[str, Mapping[str, Any]], partitions: int,
+    journal: JournalSettings | None = None,
 ) -> Catalog:
     """The world of the service, with what a test wants otherwise."""
 
@@ -178,7 +188,7 @@ def tally_catalog(
         Catalog(
             name="tally", flow="x:Y",
             teams={"us": Team(name="us", contacts=("a@b.example",), on_call=("a",))},
-            topics={t.name: t for t in made},
+            topics={t.name: t for t in made}, journal=journal or JournalSettings(),
             services={
                 "source": ServiceEntry(name="source", owner="us", writes=("steps", "more")),
                 "tally": ServiceEntry(name="tally", owner="us", **told),
@@ -196,20 +206,22 @@ def tally_rig(
     gateways: Mapping[str, tuple[Mapping[str, Any], Gateway]] | None = None,
     clock: HandClock | None = None, partitions: int = 4, shared: tuple[str, ...] = (),
     service: Service | None = None, attempts: int = 3, accepts: Mapping[str, str] = {},
-    **entry: Any,
+    journal: JournalSettings | None = None, **entry: Any,
 ) -> Rig:
     """A rig with the service alone; ``entry`` changes its catalog entry, ``accepts`` says what
-    topics take from others."""
+    topics take from others. With ``journal`` the platform's own service runs beside it."""
     told = gateways or {}
     entry["retry"] = RetryPolicy(attempts=attempts, first_delay_seconds=1.0)
     entries = {name: changes for name, (changes, _) in told.items()}
-    catalog = tally_catalog(entry, entries, partitions)
+    catalog = tally_catalog(entry, entries, partitions, journal)
     taking = {t: replace(catalog.topics[t], accepts=said) for t, said in accepts.items()}
     catalog = replace(catalog, topics=catalog.topics | taking)
     flow = Flow(
         name="tally", services=(service or tally_service(orders or Orders()),),
         contracts=CONTRACTS,
     )
+    if journal is not None:
+        flow = with_platform(flow, catalog)
     fakes = {name: gateway for name, (_, gateway) in told.items()}
     return Rig(flow, catalog, ground, fakes, clock, shared)
 

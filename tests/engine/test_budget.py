@@ -11,7 +11,7 @@ import pytest
 
 from penstock.catalog.model import RetryPolicy
 from penstock.decision import Park, Retry
-from penstock.engine.unit import RETRY_REQUESTED
+from penstock.entry import RETRY_REQUESTED
 from penstock.ports import Gateway
 from tests.engine.tally import Orders, Step, always, tally_rig
 from tests.flows.rig import HandClock, Rig, Scripted

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from penstock import assemble
 from penstock.decision import Park
 from penstock.engine.keeper import FULL, Keeper
-from penstock.engine.unit import RETRY_REQUESTED
+from penstock.entry import RETRY_REQUESTED
+from penstock.event import Message
 from penstock.flow import Scan
 from penstock.log.embedded import EmbeddedLog
 from penstock.ports import TopicSpec
@@ -231,6 +232,27 @@ def test_a_request_on_the_journal_keeps_no_mark_but_its_own(tmp_path: Path) -> N
     known = rig.stores["tally"].file.run("SELECT id FROM marks")
     assert (request.message.id,) in known
     assert len(known) < 100
+
+
+def test_a_long_journal_keeps_no_marks(tmp_path: Path) -> None:
+    """It grows for ever, and is read a bounded bit a round: marks go as far as it was read."""
+    rig = tally_rig(tmp_path, partitions=1)
+    keeper = keeper_of(rig, retention_seconds=3600.0)
+    entries = [
+        Message(f"k{n}", b"{}", n.to_bytes(16, "big"), "deadletter.retried", 1)
+        for n in range(12_000)
+    ]
+    rig.log.append("journal", entries, rig.clock.now())
+    fill(rig, 400)
+    rig.run()
+    keeper.step(rig.clock.now())
+    rig.clock.pass_(2 * HOUR)
+    fill(rig, 40, first=401)
+    rig.run()
+    for _ in range(5):
+        rig.clock.pass_(20_000)
+        keeper.step(rig.clock.now())
+    assert marks(rig) < 100
 
 
 def test_a_round_is_done_when_it_is_time(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.decision import Park, Ref
-from penstock.engine.unit import DISCARD_REQUESTED, RETRY_REQUESTED
+from penstock.entry import DISCARD_REQUESTED, RETRY_REQUESTED
 from penstock.event import Message, Record
 from penstock.flow import Scan
 from tests.engine.tally import Orders, Step, always, raising, steps, tally, tally_rig

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.decision import Decision, Hold, Park, Retry
-from penstock.engine.unit import DISCARD_REQUESTED, RETRY_REQUESTED
+from penstock.entry import DISCARD_REQUESTED, RETRY_REQUESTED
 from penstock.event import Event
 from tests.engine.tally import Orders, Step, steps, tally_rig
 from tests.flows.rig import HandClock, Rig

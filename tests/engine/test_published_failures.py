@@ -13,7 +13,7 @@ import pytest
 
 from penstock.decision import Park
 from penstock.engine.courier import Courier
-from penstock.engine.unit import DISCARD_REQUESTED, RETRY_REQUESTED
+from penstock.entry import DISCARD_REQUESTED, RETRY_REQUESTED
 from penstock.errors import StaleOwner, StorageFull
 from penstock.event import Message, partition_of
 from penstock.ports import COURIER_LANE, Advance, Outgoing

@@ -21,16 +21,18 @@ import psycopg
 from penstock import assemble
 from penstock.catalog.model import JOURNAL, Catalog, GatewayEntry
 from penstock.contracts.wire import Book
-from penstock.decision import Ref, Request, Service
+from penstock.decision import Ref, Service
 from penstock.embedded.file import File
 from penstock.engine.courier import Courier
 from penstock.engine.intake import Gate, Wanted
 from penstock.engine.slots import NoSlots, Slots
 from penstock.engine.unit import Unit, door_service, unit_of
 from penstock.engine.worker import Worker
+from penstock.entry import REQUESTED
 from penstock.event import Message, Record, root_id
 from penstock.flow import Call, Flow, Intake, Reply, Row, Scan
 from penstock.log.embedded import EmbeddedLog
+from penstock.ops.scribe import Scribe
 from penstock.ports import Gateway, Log, Ok, Outcome, Refused, Unavailable, Unknown
 from penstock.ports import Request as Asked
 from penstock.store.sqlite import SqliteStore
@@ -313,11 +315,16 @@ class Rig:
         return messages
 
     def operate(self, type_: str, record: Record, service: str, reason: str = "because") -> None:
-        """An operator's request about a parked record, on the journal."""
-        wish = Request(
+        """An operator's request about a parked record: an entry of the journal where its service
+        runs, else as it was before there was a chain (services obey those, too)."""
+        wish = REQUESTED[type_](
             service=service, topic=record.topic, partition=record.partition,
             offset=record.offset, key=record.message.key, reason=reason, actor="pat",
         )
+        if JOURNAL in self.units:
+            store = self.new_store(JOURNAL)
+            Scribe(self.catalog, self.book, store, self.clock).write(wish)
+            return
         kind, version, value = self.book.seal_as(type_, wish)
         self._appended[JOURNAL, type_] += 1
         now = self.clock.now()

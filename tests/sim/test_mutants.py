@@ -6,12 +6,12 @@ import pytest
 
 from penstock.sim.case import Case
 from penstock.sim.run import house_of, simulate
-from tests.sim import mutants_flow
+from tests.sim import mutants_flow, mutants_journal
 from tests.sim.mutants import MUTANTS, Mutant
 
 SEEDS_MAX = 200
 ORDERS = 25
-assert mutants_flow, "its mutants are in the table by being imported"
+assert all((mutants_flow, mutants_journal)), "their mutants are in the table by being imported"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)

@@ -13,6 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("event",),
     ("metrics",),
     ("decision",),
+    ("entry",),
     ("finding",),
     ("flow",),
     ("ports",),
@@ -38,11 +39,13 @@ PURE = (
     "penstock.limits",
     "penstock.event",
     "penstock.decision",
+    "penstock.entry",
     "penstock.finding",
     "penstock.flow",
     "penstock.catalog",
     "penstock.contracts",
     "penstock.rooms",
+    "penstock.ops.chain",
     "penstock.flows",
 )
 

@@ -16,6 +16,7 @@ from penstock.catalog.model import (
     Catalog,
     Client,
     GatewayEntry,
+    JournalSettings,
     KafkaSettings,
     Platform,
     PostgresSettings,
@@ -136,7 +137,7 @@ def test_a_topic_that_nobody_reads_may_have_any_count() -> None:
     [
         ({"owner": "dekc"}, "owner", "Did you mean deck?"),
         ({"producer": "gaet"}, "producer", "Did you mean gate?"),
-        ({"producer": "any"}, "producer", "only the journal"),
+        ({"producer": "any"}, "producer", "there is no service"),
         ({"retention_seconds": 0.0}, "retention_seconds", "above 0"),
         ({"retention_bytes": -1}, "retention_bytes", "above 0"),
     ],
@@ -159,13 +160,49 @@ def test_dead_letters_are_written_by_their_own_service() -> None:
     one_key(found, "topics.captain.dead.producer", "must be captain")
 
 
-def test_the_journal_has_any_producer_and_an_owner() -> None:
+def test_the_journal_is_written_by_the_platform_and_has_an_owner() -> None:
     journal = Topic(name="journal", owner="deck", producer="gate", key="it")
     one_key(
         catalog((TICKETS, TRIPS, journal), (replace(GATE, writes=("tickets", "journal")), CAPTAIN)),
-        "topics.journal.producer", "must be any",
+        "topics.journal.producer", "must be journal",
     )  # fmt: skip
     assert "is missing" in told(catalog(platform=None))["platform.owner"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "said"),
+    [
+        ({"retention_seconds": 9.0}, "retention_seconds", "kept whole"),
+        ({"retention_bytes": 9}, "retention_bytes", "kept whole"),
+        ({"wire": "avro"}, "wire", "must be json"),
+    ],
+)
+def test_the_journal_is_kept_whole(changes: Mapping[str, Any], key: str, said: str) -> None:
+    journal = Topic(name="journal", owner="deck", producer="journal", key="it", **changes)
+    one_key(catalog((TICKETS, TRIPS, journal)), f"topics.journal.{key}", said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "said"),
+    [
+        ({"checkpoint_url": "ftp://x"}, "checkpoint_url", "no address"),
+        ({"checkpoint_file": "kept"}, "checkpoint_file", "no full path"),
+        ({"checkpoint_every": 0}, "checkpoint_every", "at least 1"),
+        ({"checkpoint_seconds": 0.0}, "checkpoint_seconds", "at least 1"),
+    ],
+)
+def test_witnesses_can_be_reached(changes: Mapping[str, Any], key: str, said: str) -> None:
+    one_key(catalog(journal=JournalSettings(**changes)), f"journal.{key}", said)
+
+
+def test_witnesses_become_gateways_that_the_journal_asks() -> None:
+    named = JournalSettings(checkpoint_file="/mnt/kept", checkpoint_url="https://w.example/seen")
+    found = catalog(journal=named)
+    assert found.services["journal"].asks == ("clock", "checkpoint-file", "checkpoint-url")
+    assert found.gateways["checkpoint-file"].settings == {"path": "/mnt/kept"}
+    assert found.gateways["checkpoint-url"].settings == {"url": "https://w.example/seen"}
+    assert check(found) == []
+    assert catalog().services["journal"].asks == ()
 
 
 @pytest.mark.parametrize(

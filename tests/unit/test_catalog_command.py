@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_sound_catalog_ends_with_0(file: Path, capsys: Printed) -> None:
     assert run(["catalog", "check", "--no-import", str(file)]) == 0
-    assert capsys.readouterr().out.startswith(f"{file}: sound; 1 teams, 5 topics, 2 services")
+    assert capsys.readouterr().out.startswith(f"{file}: sound; 1 teams, 7 topics, 3 services")
 
 
 def test_the_shipped_catalog_is_sound_imports_included() -> None:
@@ -71,7 +71,7 @@ def test_show_prints_the_worst_case_of_each_retry_policy(file: Path, capsys: Pri
     said = json.loads(capsys.readouterr().out)
     assert said["services"]["captain"]["worst_case"] == {"attempts": 3, "seconds": 3.0}
     assert said["gateways"]["radio"]["worst_case"]["seconds"] == 86_400.0
-    assert said["topics"]["journal"]["readers"] == ["captain"]
+    assert said["topics"]["journal"]["readers"] == ["captain", "journal"]
     assert said["topics"]["trips"]["class"] == "critical"
 
 
@@ -85,7 +85,7 @@ def test_show_prints_every_part_for_people(file: Path, capsys: Printed) -> None:
 
 def test_a_start_says_what_failing_for_ever_costs() -> None:
     parked, given_up = patience(load_catalog())
-    services = "order, inventory, payment, shipping, notify"
+    services = "order, inventory, payment, shipping, notify, journal"
     assert parked.strip() == (
         f"a record that always fails is parked after 5 attempts over 15 s: {services}"
     )

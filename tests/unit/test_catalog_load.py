@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.catalog.load import CATALOG_BYTES_MAX, BadCatalog, CatalogError, load_catalog, parse
-from penstock.catalog.model import ANY, JOURNAL, Catalog, RetryPolicy
+from penstock.catalog.model import JOURNAL, Catalog, RetryPolicy
 from penstock.errors import NotFound, Problem
 
 SOUND = """\
@@ -94,13 +94,17 @@ def test_what_a_table_leaves_out_comes_from_the_default_it_replaces() -> None:
 def test_answers_dead_letters_and_the_journal_are_implied() -> None:
     catalog = parse(SOUND.encode(), "ferry.toml")
     assert set(catalog.topics) == {
-        "tickets", "trips", JOURNAL, "captain.answers", "captain.dead",
+        "tickets", "trips", JOURNAL, "captain.answers", "captain.dead", "journal.answers",
+        "journal.dead",
     }  # fmt: skip
     assert catalog.services["captain"].reads == ("tickets", "captain.answers", JOURNAL)
     assert catalog.services["gate"].reads == ()
     assert catalog.topics["captain.dead"].producer == "captain"
     journal = catalog.topics[JOURNAL]
-    assert (journal.owner, journal.producer, journal.class_) == ("deck", ANY, "internal")
+    assert (journal.owner, journal.producer, journal.class_) == ("deck", JOURNAL, "internal")
+    keeping = catalog.services[JOURNAL]
+    assert (keeping.owner, keeping.writes) == ("deck", (JOURNAL,))
+    assert keeping.reads == ("captain.dead", "journal.dead", "journal.answers", JOURNAL)
 
 
 def test_implied_topics_have_the_count_of_what_the_service_reads() -> None:
@@ -121,7 +125,7 @@ def test_implied_topics_are_kept_as_long_as_what_the_service_reads() -> None:
 
 
 def test_a_declared_journal_is_left_as_it_is() -> None:
-    text = changed(("[platform]\nowner", "[topics.journal]\nproducer='any'\nkey='it'\nowner"))
+    text = changed(("[platform]\nowner", "[topics.journal]\nproducer='journal'\nkey='it'\nowner"))
     assert parse(text.encode(), "ferry.toml").topics[JOURNAL].key == "it"
 
 

@@ -27,6 +27,7 @@ PLACES: dict[str, type[Struct]] = {
     "[gateways.NAME.sandbox]": model.Sandbox,
     "[kafka]": model.KafkaSettings,
     "[postgres]": model.PostgresSettings,
+    "[journal]": model.JournalSettings,
     "[stages.NAME]": model.Stage,
     "[clients.NAME]": model.Client,
 }

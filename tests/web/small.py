@@ -15,9 +15,10 @@ from msgspec.structs import replace
 from penstock.catalog.model import JOURNAL, Catalog, Client, ServiceEntry, Team, Topic
 from penstock.contracts.contract import Contract
 from penstock.contracts.wire import Book
-from penstock.decision import Context, Decision, Done, Emit, Ref, Request, Service, States
+from penstock.decision import Context, Decision, Done, Emit, Ref, Service, States
 from penstock.embedded.file import File
 from penstock.engine.intake import Gate
+from penstock.entry import Entry
 from penstock.errors import NotFound
 from penstock.event import Event, Message, Record, root_id
 from penstock.flow import (
@@ -214,7 +215,7 @@ class Library:
 
     def __init__(self, home: Path, **changes: Any) -> None:
         self.home, self.clock = home, Ticker()
-        self.wishes: list[tuple[str, Request]] = []
+        self.wishes: list[tuple[str, Entry]] = []
         specs = [
             TopicSpec(name="books", partitions=4, owner_file="door"),
             TopicSpec(name=JOURNAL, partitions=4),
@@ -231,7 +232,7 @@ class Library:
             "flow": FLOW, "catalog": CATALOG, "home": home, "clock": self.clock,
             "log": EmbeddedLog(home, specs), "scan": self._scan, "gate": self.gate,
             "reports": lambda: [p.read_bytes() for p in (home / "run" / "status").glob("*.json")],
-            "journal": lambda type_, wish: self.wishes.append((type_, wish)),
+            "journal": lambda wish: self.wishes.append((wish.ACT, wish)),
         }
         self.site = Site(**given | changes)
 

@@ -11,14 +11,18 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.catalog.model import KafkaSettings
+from penstock.entry import Entry
+from penstock.errors import Problem
 from penstock.limits import TEXT_CHARS_MAX
 from penstock.log.kafka import KafkaLog
 from penstock.metrics import METRICS
+from penstock.ops.scribe import NotWritten, Unsure
 from penstock.ports import TopicSpec
 from penstock.web.metrics import exposition
 from penstock.web.page import troubles
 from penstock.web.status import GatewayState, gather
 from tests.support import unused_port
+from tests.web.live import live
 from tests.web.small import NOW, Library
 
 LETTER = "/deadletters/reader/books/1/7"
@@ -225,3 +229,21 @@ def test_what_is_not_parked_is_not_found(door: httpx.Client, library: Library, p
     assert door.get(f"/deadletters/{place}").status_code == 404
     assert door.post(f"/deadletters/{place}/retry", json={"reason": "x"}).status_code == 404
     assert library.wishes == []
+
+
+@pytest.mark.parametrize(
+    "trouble", [NotWritten("not_journaled", "The journal took no entry.", "Repeat it."),
+                Unsure("journal_unknown", "Nobody knows.", "Look.")],
+)  # fmt: skip
+def test_a_wish_that_the_journal_does_not_take_is_said_to_have_failed(
+    home: Path, trouble: Problem
+) -> None:
+    def refuse(entry: Entry) -> Entry:
+        raise trouble
+
+    (home / "another").mkdir()
+    library = Library(home / "another", journal=refuse)
+    library.park("faust", b"{}", offset=7)
+    with live(library.site) as door:
+        reply = door.post(f"{LETTER}/retry", json={"reason": "mended"})
+    assert (reply.status_code, reply.json()["code"]) == (503, trouble.code)

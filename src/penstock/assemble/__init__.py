@@ -22,12 +22,12 @@ from penstock.assemble.house import (
     shared_files,
     specs,
     who,
+    with_platform,
 )
 from penstock.assemble.members import command, outside_settings, sandboxes, workers
 from penstock.assemble.processes import (
     all_sandboxes,
     filled,
-    journal_writer,
     make_gate,
     make_gateways,
     make_keeper,
@@ -38,6 +38,7 @@ from penstock.assemble.processes import (
     operator_wakes,
     outside_of,
     reports_of,
+    scribe_of,
 )
 from penstock.assemble.starting import HOME_FORMAT, prepare
 from penstock.assemble.stores import (
@@ -66,7 +67,6 @@ __all__ = [
     "contracts_folder",
     "decoders",
     "filled",
-    "journal_writer",
     "make_gate",
     "make_gateways",
     "make_home",
@@ -91,10 +91,12 @@ __all__ = [
     "refuse_unsafe",
     "reports_of",
     "sandboxes",
+    "scribe_of",
     "shared_files",
     "specs",
     "store_at",
     "store_over",
     "who",
+    "with_platform",
     "workers",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from msgspec import Struct
 
+from penstock.assemble.house import with_platform
 from penstock.catalog.load import BadCatalog, load_catalog
 from penstock.dotted import resolve
 from penstock.errors import Usage
@@ -50,4 +51,5 @@ def open_database(given: str | None, catalog_path: Path | None) -> Database:
             "Give --postgres, set PENSTOCK_POSTGRES, or write the table [postgres] into the "
             "catalog.",
         )
-    return Database(where=where, flow=cast(Flow, resolve(catalog.flow)))
+    flow = with_platform(cast(Flow, resolve(catalog.flow)), catalog)
+    return Database(where=where, flow=flow)

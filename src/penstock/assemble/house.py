@@ -12,6 +12,7 @@ from typing import cast
 
 import apsw
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.assemble.cluster import Cluster, cluster_of
 from penstock.catalog.load import BadCatalog, load_catalog
@@ -24,6 +25,7 @@ from penstock.embedded.file import wal_safe
 from penstock.engine.runner import sync_folder
 from penstock.errors import Conflict, Problem, Usage
 from penstock.flow import Flow
+from penstock.ops import journal
 from penstock.ports import TopicSpec
 
 HOME_FORMAT = 1
@@ -80,7 +82,7 @@ def open_house(home: Path, catalog_path: Path | None = None) -> House:
     """Load and check everything a start relies on. Raises ``Problem``."""
     refuse_unsafe(apsw.sqlite_lib_version())
     catalog = _declared(catalog_path)
-    flow = cast(Flow, resolve(catalog.flow))
+    flow = with_platform(cast(Flow, resolve(catalog.flow)), catalog)
     verify(OWN, OWN_FOLDER)
     verify(flow.contracts, contracts_folder(catalog, catalog_path))
     book = Book(flow.contracts)
@@ -91,6 +93,11 @@ def open_house(home: Path, catalog_path: Path | None = None) -> House:
         home=home, catalog=catalog, flow=flow, book=book, catalog_path=catalog_path,
         cluster=cluster,
     )
+
+
+def with_platform(flow: Flow, catalog: Catalog) -> Flow:
+    """The flow with the platform's own services: they run, wait and are seen like any other."""
+    return replace(flow, services=(*flow.services, journal.service(catalog)))
 
 
 def _refuse_moved(home: Path) -> None:
@@ -157,8 +164,8 @@ def who(house: House) -> str:
 
 
 def owner_file(catalog: Catalog, topic: str) -> str:
-    """The file a topic lies in: its producer's, or its own where several produce."""
-    return JOURNAL if topic == JOURNAL else catalog.topics[topic].producer
+    """The file a topic lies in: its producer's."""
+    return catalog.topics[topic].producer
 
 
 def specs(catalog: Catalog) -> list[TopicSpec]:
@@ -174,8 +181,9 @@ def specs(catalog: Catalog) -> list[TopicSpec]:
 
 
 def shared_files(catalog: Catalog) -> frozenset[str]:
-    """Files that several processes write: the journal, those of services with several workers,
-    and the door's, for a second `penstock web` may serve the same home."""
+    """Files that several processes write: the journal, where whoever acts writes entries, those
+    of services with several workers, and the door's, for a second `penstock web` may serve the
+    same home."""
     several = {s.name for s in catalog.services.values() if s.workers > 1 or not s.handler}
     return frozenset({JOURNAL} | several)
 

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,8 +21,8 @@ from penstock.assemble.stores import (
     open_log,
     open_store,
 )
-from penstock.catalog.model import CLOCK, JOURNAL, Catalog, GatewayEntry
-from penstock.decision import Request, Service
+from penstock.catalog.model import CLOCK, JOURNAL, WITNESSES, Catalog, GatewayEntry
+from penstock.decision import Service
 from penstock.dotted import resolve
 from penstock.engine.courier import Courier
 from penstock.engine.crew import open_beat
@@ -36,8 +35,8 @@ from penstock.engine.unit import Unit, accepts_of, door_service, unit_of
 from penstock.engine.wakes import Wakes, run_folder
 from penstock.engine.worker import Worker
 from penstock.errors import NotFound, Problem, Usage
-from penstock.event import Message, root_id
 from penstock.limits import LOOK_SECONDS_MAX
+from penstock.ops.scribe import Scribe
 from penstock.ports import Gateway, Log, Store
 from penstock.web.site import Site
 
@@ -104,11 +103,9 @@ def outside_of(house: House) -> dict[str, str]:
 def make_keeper(
     house: House, log: Log, store: Store, service: str, over: Scanning | None = None
 ) -> Keeper:
-    """Retention and pruning of one service's rows (the door keeps the journal's as well)."""
+    """Retention and pruning of one service's rows."""
     catalog, readers = house.catalog, Readers(house, over)
     topics = [s for s in specs(catalog) if s.owner_file == service]
-    if service == house.flow.door:
-        topics += [s for s in specs(catalog) if s.name == JOURNAL]
 
     def reading(name: str) -> Callable[[str], Mapping[int, int] | None]:
         return lambda topic: readers.positions(name, topic)
@@ -271,7 +268,7 @@ def make_site(house: House, host: str, port: int, names: tuple[str, ...] = ()) -
     return Site(
         flow=house.flow, catalog=house.catalog, home=house.home, clock=clock,
         log=open_log(house, seconds=LOOK_SECONDS_MAX),
-        scan=Readers(house).scan, journal=journal_writer(house, operator), gate=gate,
+        scan=Readers(house).scan, journal=scribe_of(house, operator).write, gate=gate,
         close=close, idle=lambda: keeper.step(clock.now()) if keeper else 0,
         alarms=keeper.alarms if keeper else {}, reports=reports_of(house),
         sandbox=all_sandboxes(house.catalog), host=host,
@@ -280,26 +277,19 @@ def make_site(house: House, host: str, port: int, names: tuple[str, ...] = ()) -
 
 
 def all_sandboxes(catalog: Catalog) -> bool:
-    """Does every gateway have a sandbox, so that nothing real is ever called?"""
-    return all(g.sandbox is not None for g in catalog.gateways.values())
+    """Does every gateway have a sandbox, so that nothing real is ever called? (The journal's
+    witnesses are told of nobody's orders.)"""
+    outside = [g for name, g in catalog.gateways.items() if name not in WITNESSES]
+    return all(g.sandbox is not None for g in outside)
 
 
 def operator_wakes(house: House) -> Wakes:
-    """The mouth of whoever writes to the journal for an operator."""
-    return make_wakes(house, f"operator-{os.getpid()}")
+    """The mouth of whoever writes to the journal."""
+    carrier = f"{COURIERS}-{JOURNAL}" if house.cluster is not None else ""
+    return make_wakes(house, f"operator-{os.getpid()}", to=carrier)
 
 
-def journal_writer(house: House, wakes: Wakes) -> Callable[[str, Request], None]:
-    """Append an operator's request to the journal, and wake who reads it."""
-    log, clock = open_log(house), WallClock()
-
-    def write(type_: str, wish: Request) -> None:
-        now = clock.now()
-        kind, version, value = house.book.seal_as(type_, wish)
-        place = f"{wish.service}/{wish.topic}/{wish.partition}/{wish.offset}"
-        id_ = root_id(now, wish.actor, type_, place, str(time.monotonic_ns()))
-        message = Message(wish.key, value, id_, kind, version, now, b"", "", wish.actor)
-        log.append(JOURNAL, [message], now)
-        wakes.tell([JOURNAL])
-
-    return write
+def scribe_of(house: House, wakes: Wakes) -> Scribe:
+    """The way into the journal for one thread of this process; who reads it is woken."""
+    store = open_store(house, JOURNAL)
+    return Scribe(house.catalog, house.book, store, WallClock(), wakes.tell)

@@ -13,9 +13,9 @@ from string import Formatter
 
 from penstock.catalog.flaw import Flaw, Keys, near, shown
 from penstock.catalog.model import (
-    ANY,
     CLOCK,
     JOURNAL,
+    JOURNAL_HANDLER,
     UNCOUNTED,
     Catalog,
     GatewayEntry,
@@ -101,12 +101,11 @@ def _plain(path: Keys, name: str, pattern: re.Pattern[str]) -> Flaws:
 
 
 def names_are_free(c: Catalog) -> Flaws:
-    """The clock is built in, and the journal lies in a file of its own."""
+    """The clock is built in, and so is the service that writes the journal."""
     if CLOCK in c.gateways:
         yield Flaw(("gateways", CLOCK), "the clock is built in.", "Remove the table.")
-    for name in (JOURNAL, ANY):
-        if name in c.services:
-            yield Flaw(("services", name), f"{name} has a meaning of its own.", "Rename it.")
+    if JOURNAL in c.services and c.services[JOURNAL].handler != JOURNAL_HANDLER:
+        yield Flaw(("services", JOURNAL), "the journal's service is built in.", "Rename it.")
 
 
 # Owners ----------------------------------------------------------------------------------------
@@ -146,23 +145,39 @@ def teams_can_be_reached(c: Catalog) -> Flaws:
 
 
 def producers_exist(c: Catalog) -> Flaws:
-    """One producing service a topic; only the journal has several."""
+    """One producing service a topic; that of the journal is the platform's."""
     for name, topic in c.topics.items():
         path = ("topics", name, "producer")
-        if name == JOURNAL:
-            if topic.producer != ANY:
-                yield Flaw(path, f"must be {ANY}: everybody writes to the journal.")
-        elif topic.producer == ANY:
-            yield Flaw(path, f"only the journal has {ANY}.", "Name one service.")
-        else:
+        if name == JOURNAL and topic.producer != JOURNAL:
+            yield Flaw(path, f"must be {JOURNAL}: a service of the platform writes it.")
+        elif name != JOURNAL:
             yield from _known(path, topic.producer, c.services, "service")
 
 
+def the_journal_is_whole(c: Catalog) -> Flaws:
+    """Nothing of the journal goes, and its bytes are what was hashed; its witnesses are named
+    in a way that reaches them."""
+    topic, said = c.topics.get(JOURNAL), c.journal
+    for key in ("retention_seconds", "retention_bytes"):
+        if topic is not None and getattr(topic, key) is not None:
+            yield Flaw(("topics", JOURNAL, key), "the journal is kept whole.", "Remove it.")
+    if topic is not None and topic.wire != "json":
+        yield Flaw(("topics", JOURNAL, "wire"), "must be json: its hashes are of those bytes.")
+    if said.checkpoint_url and not said.checkpoint_url.startswith(("http://", "https://")):
+        text = f"{shown(said.checkpoint_url)} is no address."
+        yield Flaw(("journal", "checkpoint_url"), text, "Write https://host/path.")
+    if said.checkpoint_file and not said.checkpoint_file.startswith("/"):
+        text = f"{shown(said.checkpoint_file)} is no full path."
+        yield Flaw(("journal", "checkpoint_file"), text, "Begin it with a slash.")
+    yield from _within(("journal", "checkpoint_every"), said.checkpoint_every, 1)
+    yield from _within(("journal", "checkpoint_seconds"), said.checkpoint_seconds, 1, 86_400)
+
+
 def producers_write(c: Catalog) -> Flaws:
-    """Who produces a topic lists it, and nobody else does."""
+    """Who produces a topic lists it, and nobody else does. (The journal's is built in.)"""
     for name, topic in c.topics.items():
         entry = c.services.get(topic.producer)
-        if entry and name not in (*entry.writes, *_own(entry.name)):
+        if entry and name != JOURNAL and name not in (*entry.writes, *_own(entry.name)):
             text = f"{entry.name} does not list {name} under writes."
             hint = "List it there, or name the service that does."
             yield Flaw(("topics", name, "producer"), text, hint)
@@ -172,8 +187,8 @@ def producers_write(c: Catalog) -> Flaws:
 
 
 def _writes_its_own(c: Catalog, service: ServiceEntry, name: str, number: int) -> Flaws:
-    topic = c.topics.get(name)
-    if topic and topic.producer in c.services and topic.producer != service.name:
+    topic, is_own = c.topics.get(name), name == service.name == JOURNAL
+    if topic and topic.producer in c.services and topic.producer != service.name and not is_own:
         yield Flaw(
             ("services", service.name, "writes", str(number)),
             f"{name} is produced by {topic.producer}.",
@@ -189,7 +204,7 @@ def own_topics_are_own(c: Catalog) -> Flaws:
     """A service's answers and dead letters are written by its own engine."""
     for service in c.services:
         for name in _own(service):
-            if name in c.topics and c.topics[name].producer not in (service, ANY):
+            if name in c.topics and c.topics[name].producer != service:
                 yield Flaw(("topics", name, "producer"), f"must be {service}, whose topic it is.")
 
 
@@ -259,10 +274,12 @@ def services_name_what_exists(c: Catalog) -> Flaws:
 
 def lanes_are_equal(c: Catalog) -> Flaws:
     """A lane is one partition number across all the topics a service reads."""
+    told = False
     for name, service in c.services.items():
         counts = {t: c.topics[t].partitions for t in service.reads if t in c.topics}
         fitting = {t: n for t, n in counts.items() if is_count(n)}
-        if len(set(fitting.values())) > 1:
+        if len(set(fitting.values())) > 1 and not (told and name == JOURNAL):
+            told = True
             said = ", ".join(f"{t} {n}" for t, n in fitting.items())
             yield Flaw(
                 ("services", name, "reads"), f"their partition counts differ: {said}.",
@@ -396,6 +413,7 @@ RULES: tuple[Callable[[Catalog], Flaws], ...] = (
     the_journal_is_owned,
     teams_can_be_reached,
     producers_exist,
+    the_journal_is_whole,
     producers_write,
     own_topics_are_own,
     partitions_fit,

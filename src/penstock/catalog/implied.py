@@ -1,7 +1,8 @@
 """What a catalog need not say: answers, dead letters, the journal, and who reads them.
 
 Every service with a handler has ``<service>.answers`` (outcomes of its asks, wakes, discards) and
-``<service>.dead``; it reads its own answers, and the journal, where operators write requests.
+``<service>.dead``; it reads its own answers, and the journal, where operators' requests lie. The
+platform's own service ``journal`` writes that topic, and reads all dead letters.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from penstock.catalog.model import (
-    ANY,
+    CHECKPOINT_FILE,
+    CHECKPOINT_URL,
+    CLOCK,
     JOURNAL,
+    JOURNAL_HANDLER,
+    PLATFORM,
     Catalog,
+    GatewayEntry,
     ServiceEntry,
     Topic,
     answers_of,
@@ -25,15 +31,50 @@ from penstock.limits import PARTITIONS_DEFAULT
 
 
 def with_implied(catalog: Catalog) -> Catalog:
-    """The catalog with every implied topic and reading; declared ones are left as they are."""
-    topics = dict(catalog.topics)
+    """The catalog with every implied topic, service, gateway and reading; declared ones are left
+    as they are."""
+    topics, gateways = dict(catalog.topics), dict(catalog.gateways)
     handlers = [s for s in catalog.services.values() if s.handler]
     topics.setdefault(JOURNAL, _journal(catalog, _usual(catalog, handlers)))
     for service in handlers:
         for topic in _own(service, _usual(catalog, [service]), _longest(catalog, service)):
             topics.setdefault(topic.name, topic)
+    keeping = _keeping(catalog, topics[JOURNAL], handlers)
+    for topic in _own(keeping, topics[JOURNAL].partitions, None):
+        topics.setdefault(topic.name, topic)
+    gateways = {**_witnesses(catalog, keeping.owner), **gateways}
+    asks = (CLOCK, *_witnesses(catalog, "")) if _witnesses(catalog, "") else ()
     services = {name: _reading(s) for name, s in catalog.services.items()}
-    return msgspec.structs.replace(catalog, topics=topics, services=services)
+    services.setdefault(JOURNAL, _reading(msgspec.structs.replace(keeping, asks=asks)))
+    return msgspec.structs.replace(catalog, topics=topics, services=services, gateways=gateways)
+
+
+def _keeping(
+    catalog: Catalog, journal: Topic, handlers: Iterable[ServiceEntry]
+) -> ServiceEntry:
+    """The platform's service that writes the journal."""
+    names = (*(s.name for s in handlers if s.name not in PLATFORM), JOURNAL)
+    return ServiceEntry(
+        name=JOURNAL, owner=journal.owner, handler=JOURNAL_HANDLER,
+        reads=tuple(map(dead_of, names)), writes=(JOURNAL,),
+        about="Keeps the journal: links every entry, notes what became of dead letters.",
+    )  # fmt: skip
+
+
+def _witnesses(catalog: Catalog, owner: str) -> dict[str, GatewayEntry]:
+    """The gateways that keep the journal's head outside."""
+    said, found = catalog.journal, {}
+    for name, kind, setting, where in (
+        (CHECKPOINT_FILE, "file", "path", said.checkpoint_file),
+        (CHECKPOINT_URL, "url", "url", said.checkpoint_url),
+    ):
+        if where:
+            found[name] = GatewayEntry(
+                name=name, owner=owner, handler=f"penstock.ops.witness:{kind}_witness",
+                max_in_flight=1, settings={setting: where},
+                about=f"Keeps the journal's head outside: a {setting}.",
+            )
+    return found
 
 
 def _usual(catalog: Catalog, services: Iterable[ServiceEntry]) -> int:
@@ -52,9 +93,10 @@ def _longest(catalog: Catalog, service: ServiceEntry) -> float | None:
 
 def _journal(catalog: Catalog, partitions: int) -> Topic:
     return Topic(
-        name=JOURNAL, owner=catalog.platform.owner if catalog.platform else "", producer=ANY,
-        key="as the record", partitions=partitions, class_="internal",
-        about="What operators asked for, and why.",
+        name=JOURNAL, producer=JOURNAL,
+        owner=catalog.platform.owner if catalog.platform else "",
+        key="what it is about", partitions=partitions, class_="internal",
+        about="Who wanted what, why, and what came of it; each entry linked to the one before.",
     )  # fmt: skip
 
 

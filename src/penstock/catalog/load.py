@@ -102,9 +102,14 @@ def examine_bytes(raw: bytes, file: str) -> Examined:
 
 
 def _is_news(flaw: Flaw, reading: Reading) -> bool:
-    """Not about what could not be read, nor about an implied topic: that one is right where what
-    it follows from is right."""
-    is_implied = flaw.path[0] == "topics" and flaw.path[1] not in reading.catalog.topics
+    """Not about what could not be read, nor about what is implied: that is right where what it
+    follows from is right. (What all dead letters have in common is seen at their one reader.)"""
+    table = getattr(reading.catalog, flaw.path[0], None)
+    is_implied = (
+        flaw.path[0] in ("topics", "services", "gateways")
+        and isinstance(table, dict) and flaw.path[1] not in table
+        and flaw.path[-1] != "reads"
+    )
     return not is_implied and not reading.is_spoilt(flaw.path)
 
 

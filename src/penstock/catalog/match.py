@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
 from penstock.catalog.flaw import Flaw, Keys, near
-from penstock.catalog.model import Catalog
+from penstock.catalog.model import PLATFORM, Catalog
 from penstock.decision import Service
 from penstock.dotted import resolve
 from penstock.errors import Problem
@@ -70,7 +70,7 @@ def _is_there(module: str) -> bool:
 def _services(catalog: Catalog, flow: Flow) -> Flaws:
     """The flow's services and the catalog's are the same, by name and by value."""
     brought = {service.name: service for service in flow.services}
-    declared = {name: s for name, s in catalog.services.items() if s.handler}
+    declared = {n: s for n, s in catalog.services.items() if s.handler and n not in PLATFORM}
     for name in brought.keys() - declared.keys():
         text = f"the flow {flow.name} brings a service {name}, which is not declared."
         yield Flaw(("services",), text, f"Add [services.{name}].")

@@ -11,7 +11,10 @@ from penstock.limits import PARTITIONS_DEFAULT, PARTITIONS_MAX
 JOURNAL = "journal"
 CLOCK = "clock"
 UNCOUNTED = 1_000_000  # attempts of what another bound ends first
-ANY = "any"  # the producer of the journal: every service and every operator writes there
+CHECKPOINT_FILE, CHECKPOINT_URL = "checkpoint-file", "checkpoint-url"
+WITNESSES = (CHECKPOINT_FILE, CHECKPOINT_URL)  # the built-in gateways of the journal
+JOURNAL_HANDLER = "penstock.ops.journal:service"  # called with the catalog
+PLATFORM = frozenset({JOURNAL})  # services that no catalog declares and no flow brings
 
 
 def answers_of(service: str) -> str:
@@ -45,7 +48,7 @@ class Team(Struct, frozen=True, kw_only=True):
 
 
 class Topic(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
-    """A topic: one owning team, one producing service (``journal`` alone has several).
+    """A topic: one owning team, one producing service.
 
     ``accepts`` is the ``type/version`` of what others write to it without our headers. ``wire``
     and ``replication`` (None: the cluster's) matter on Kafka only.
@@ -218,6 +221,16 @@ class PostgresSettings(Struct, frozen=True, kw_only=True):
     dsn: str
 
 
+class JournalSettings(Struct, frozen=True, kw_only=True):
+    """Where the journal's head is kept outside the host: a file, a webhook, both or (by default)
+    nowhere. It goes there after so many entries, and so long after the latest one."""
+
+    checkpoint_file: str = ""
+    checkpoint_url: str = ""
+    checkpoint_every: int = 100
+    checkpoint_seconds: float = 60.0
+
+
 class Catalog(Struct, frozen=True, kw_only=True):
     """The whole declared world. ``flow`` is the dotted path of the Flow value, ``settings`` the
     flow's own free settings, ``contracts`` the folder of schema snapshots, ``permissions`` what
@@ -237,6 +250,7 @@ class Catalog(Struct, frozen=True, kw_only=True):
     contracts: str = ""
     kafka: KafkaSettings | None = None
     postgres: PostgresSettings | None = None
+    journal: JournalSettings = JournalSettings()
 
     def lane_count(self, service: str) -> int:
         """Partitions of every topic the service reads (all are equal by ``check``)."""

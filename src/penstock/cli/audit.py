@@ -27,7 +27,7 @@ from penstock.sim.audit.cluster import Where, books_of_cluster
 from penstock.sim.audit.cluster import is_running as cluster_runs
 from penstock.sim.audit.files import Reads, Unfit, books_of, latest, snapshots
 from penstock.sim.audit.opening import is_running
-from penstock.sim.audit.platform import RULES
+from penstock.sim.audit.platform import RULES, with_journal
 from penstock.sim.audit.report import Report, Verdict, audit
 
 GRACE_SECONDS = 5.0  # longer than any commit takes: what is younger may be half done
@@ -137,7 +137,9 @@ def _asked(catalog_path: Path | None, contracts: Path | None, wanted: str) -> As
         reads = cast(Reads, resolve(f"{flow.audit}:READS"))
     folder = contracts or assemble.contracts_folder(catalog, catalog_path)
     chosen = _chosen(rules, wanted)
-    return Asked(rules=chosen, reads=reads, catalog=catalog, contracts=(folder, OWN_FOLDER))
+    return Asked(
+        rules=chosen, reads=with_journal(reads), catalog=catalog, contracts=(folder, OWN_FOLDER)
+    )
 
 
 def _number(rule: Rule) -> int:

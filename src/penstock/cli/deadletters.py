@@ -1,6 +1,6 @@
 """Parked records: see them, retry them, discard them with a reason.
 
-Retry and discard are requests on the journal, obeyed by the owning service's worker; they work
+Retry and discard are entries of the journal, obeyed by the owning service's worker; they work
 whether or not anything runs, and take effect when the service does.
 """
 
@@ -16,7 +16,7 @@ import click
 
 from penstock import assemble
 from penstock.cli.output import known, moment, output_option, say, show_one, show_rows
-from penstock.decision import Request
+from penstock.entry import DiscardRequested, RetryRequested
 from penstock.errors import Inconclusive, NotFound, Usage
 from penstock.flow import Scan
 from penstock.limits import PAGE_ROWS_MAX
@@ -123,12 +123,12 @@ def _request(obj: dict[str, Any], verb: str, name: str, reason: str) -> None:
     house = assemble.open_house(obj["home"], obj["catalog"])
     service, row = find(house, name)
     r = row.record
-    wish = Request(
+    made = RetryRequested if verb == "retry" else DiscardRequested
+    wish = made(
         service=service, topic=r.topic, partition=r.partition, offset=r.offset,
         key=r.message.key, reason=reason, actor=f"cli:{getpass.getuser()}",
     )
-    write = assemble.journal_writer(house, assemble.operator_wakes(house))
-    write(f"deadletter.{verb}_requested", wish)
+    assemble.scribe_of(house, assemble.operator_wakes(house)).write(wish)
     if not (Path(house.run) / "up.json").exists():
         say(f"Requested; nothing runs in {house.home}, so it takes effect at the next start.")
         return

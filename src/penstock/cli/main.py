@@ -27,6 +27,7 @@ COMMANDS = {
     "topics": ("penstock.cli.topics:topics", "Topics: list, or follow the records of one."),
     "services": ("penstock.cli.looking:services", "Services: what each reads, writes and asks."),
     "deadletters": ("penstock.cli.deadletters:deadletters", "Parked records: see, retry, discard."),
+    "journal": ("penstock.cli.journal:journal", "The journal: show it, find out who changed it."),
     "schema": ("penstock.cli.schema:schema", "Contracts: snapshot, check, diff."),
     "catalog": ("penstock.cli.catalog:catalog", "The declared world: check and show it."),
     "migrate": ("penstock.cli.moving:migrate", "Move a home to a cluster, and back."),

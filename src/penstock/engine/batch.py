@@ -43,13 +43,13 @@ from penstock.engine.backlog import Backlog, Held, order_of
 from penstock.engine.unit import (
     ENCODE,
     REQUESTS,
-    RETRY_REQUESTED,
     Unit,
     keyless,
     own_ref,
     published,
     storable,
 )
+from penstock.entry import RETRY_REQUESTED
 from penstock.errors import Malformed, UnknownSchema
 from penstock.event import Event, Message, Position, Record, child_id, root_id
 from penstock.limits import ATTEMPTS_KEPT_MAX, TEXT_CHARS_MAX
@@ -424,8 +424,7 @@ class Batch:
         if row is None or row.record.position in self._unparked:
             return
         self._unparked.add(row.record.position)
-        retry = event.type == RETRY_REQUESTED
-        if retry:
+        if retry := event.type == RETRY_REQUESTED:
             state = "waiting" if row.state == "parked" else "aside"
             self.put[row.record.position] = Waiting(
                 record=row.record, state=state,  # type: ignore[arg-type]
@@ -465,7 +464,7 @@ class Batch:
         return Unparked(
             service=self.unit.name, topic=r.topic, partition=r.partition, offset=r.offset,
             event_id=m.id.hex(), type=m.type, key=m.key, kind=row.kind, reason=wish.reason,
-            actor=wish.actor,
+            actor=wish.actor, request_seq=wish.seq,
         )
 
     def _first_discarded(self, row: Waiting, said: Unparked) -> Unparked:
@@ -478,7 +477,8 @@ class Batch:
             first: Unparked = self.unit.book.open(m.type, m.version, m.value)
         except (Malformed, UnknownSchema):
             return said
-        return replace(first, reason=said.reason, actor=said.actor)
+        now = {name: getattr(said, name) for name in ("reason", "actor", "request_seq")}
+        return replace(first, **now)
 
 
 def is_parked(row: Waiting) -> bool:

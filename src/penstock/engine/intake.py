@@ -20,7 +20,7 @@ from penstock.decision import Ref, State
 from penstock.engine.cuts import cut
 from penstock.engine.unit import ENCODE, fits, storable
 from penstock.errors import Contended, StaleOwner, StorageFull, Unreachable
-from penstock.event import Message, root_id
+from penstock.event import Message, child_id, root_id
 from penstock.flow import Accepted, Call, Fault, Intake, Reply
 from penstock.limits import INTAKE_GROUP_MAX, INTAKE_QUEUE_MAX, TRANSACTION_SECONDS_MAX
 from penstock.ports import INTAKE_LANE, Advance, Clock, Outgoing, Saved, Store
@@ -95,9 +95,11 @@ class Gate:
         tell: Callable[[set[str]], None] = lambda topics: None,
         deliver_group: Callable[[Delivery], None] = deliver_all,
         lane: int = INTAKE_LANE,
+        asks: frozenset[str] = frozenset(),
     ) -> None:
         self._service, self._labels, self._book = service, labels, book
         self._store, self._clock, self._tell, self._lane = store, clock, tell, lane
+        self._asks = asks
         self._decoders: dict[str, Callable[[bytes], Any]] = {
             kind: msgspec.json.Decoder(type_).decode for kind, type_ in states.items()
         }
@@ -185,7 +187,9 @@ class Gate:
             named = [self._named(w) for w in group]
             refs = list(dict.fromkeys(r for n in named if isinstance(n, tuple) for r in n))
             bodies = tx.load(refs).bodies if refs else {}
-            pass_ = _Pass(self._service, self._labels, self._book, self._decoders, bodies)
+            pass_ = _Pass(
+                self._service, self._labels, self._book, self._decoders, bodies, self._asks
+            )
             replies = [pass_.decide(w, n) for w, n in zip(group, named, strict=True)]
             tx.save(list(pass_.saved.values()))
             wrote = tx.send(pass_.rows, now)
@@ -217,7 +221,9 @@ class _Pass:
         book: Book,
         decoders: dict[str, Callable[[bytes], Any]],
         bodies: dict[Ref, bytes],
+        asks: frozenset[str],
     ) -> None:
+        self._asks = asks
         self._service, self._labels, self._book = service, labels, book
         self._decoders, self._bodies = decoders, bodies
         self._written: dict[Ref, State | None] = {}
@@ -231,9 +237,9 @@ class _Pass:
                 raise named
             states = {ref: self._state(ref) for ref in named}
             accepted = wanted.intake.decide(states, wanted.call)
-            assert not accepted.done.asks, "a door has no answers: a service asks"
             saved = [self._seal(ref, s, states) for ref, s in accepted.done.states.items()]
             rows = self._publish(wanted.call, accepted)
+            rows += [self._ask(wanted.call, accepted, n) for n in range(len(accepted.done.asks))]
         except Exception as error:
             return Reply(
                 status=500,
@@ -274,3 +280,18 @@ class _Pass:
             )
             rows.append(Outgoing(emit.topic, True, message))
         return rows
+
+    def _ask(self, call: Call, accepted: Accepted, ordinal: int) -> Outgoing:
+        """An ask of a gate that speaks for a service, which will handle the answer. It comes of
+        the first event that commits with it."""
+        ask = accepted.done.asks[ordinal]
+        assert ask.gateway in self._asks, "a door has no answers: a service asks"
+        type_ = self._book.seal(accepted.done.events[0].data)[0]
+        cause = root_id(call.now, self._service, *accepted.root, type_, "0")
+        id_ = child_id(cause, self._service, f"ask:{ask.gateway}:{ask.name}", ordinal)
+        message = Message(
+            accepted.key, ENCODE(ask.request), id_, "ask", 1, call.now, cause, call.trace,
+            self._service,
+        )
+        key = ask.idempotency_key or id_.hex()
+        return Outgoing(ask.gateway, False, message, ask.name, key, ask.due)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from penstock.catalog.model import JOURNAL
-from penstock.engine.unit import admitted
+from penstock.engine.unit import REQUESTS, admitted
 from penstock.errors import OutsideLog, StorageFull
-from penstock.limits import OFFSET_MAX
+from penstock.limits import OFFSET_MAX, PAGE_ROWS_MAX
 from penstock.ports import Extent, Log, Store, TopicSpec
 
+JOURNAL_ROUND_MAX = 5000  # records of the journal that one round reads
 RESIDUE_MAX = 1024  # records of a partition, past their age, whose marks are kept by name
 FULL, AWAY = "storage", "unreachable"  # keys of alarms
 Reading = Callable[[str], Mapping[int, int] | None]
@@ -43,6 +44,8 @@ class Keeper:
         self._every_ms = int(every_seconds * 1000)
         self._next = 0
         self._residue: dict[tuple[str, int], tuple[int, int, list[bytes]]] = {}
+        self._read_to: dict[int, int] = {}  # partition of the journal -> how far it was read
+        self._requested: set[bytes] = set()
         self.dropped = 0
         self.alarms: dict[str, str] = {}
 
@@ -98,20 +101,37 @@ class Keeper:
     def _reach(self, now: int) -> tuple[dict[tuple[str, int], int], int, frozenset[bytes]]:
         """What marks must reach: the first offset of each partition that is within its age, and
         the ids of older records that lie there still. Those are few (a quiet partition keeps its
-        newest row, the journal its requests) and would else keep every mark since for ever."""
+        newest row) and would else keep every mark since for ever. The journal is never trimmed:
+        of it the requests are kept, by name, and nothing else there is ever marked."""
         floors: dict[tuple[str, int], int] = {}
         keep: set[bytes] = set()
         for spec in self._reads:
+            if spec.name == JOURNAL:
+                floors |= self._requests(spec)
+                continue
             young = self._young(spec, now)
             for p, held in enumerate(self._log.extent(spec.name)):
                 ids = self._ids(spec.name, p, held.first, young[p].first if young else 0)
                 floors[spec.name, p] = held.first + len(ids)
                 keep.update(ids)
-        return floors, now, frozenset(keep)
+        return floors, now, frozenset(keep | self._requested)
+
+    def _requests(self, spec: TopicSpec) -> dict[tuple[str, int], int]:
+        """How far the journal was read for requests, by partition; a bounded bit further than
+        the last time, for what was read once never changes."""
+        extents, left = self._log.extent(spec.name), JOURNAL_ROUND_MAX
+        for p, held in enumerate(extents):
+            at = max(self._read_to.get(p, 0), held.first)
+            while at < held.next and left > 0:
+                found = self._log.read(spec.name, p, at, min(left, PAGE_ROWS_MAX))
+                if not found:
+                    break
+                self._requested |= {r.message.id for r in found if r.message.type in REQUESTS}
+                at, left = found[-1].offset + 1, left - len(found)
+            self._read_to[p] = at
+        return {(spec.name, p): at for p, at in self._read_to.items()}
 
     def _young(self, spec: TopicSpec, now: int) -> list[Extent]:
-        if spec.name == JOURNAL:
-            return [Extent(held.next, held.next) for held in self._log.extent(spec.name)]
         if spec.retention_seconds is None:
             return []
         return self._log.extent(spec.name, int(now - spec.retention_seconds * 1000))

@@ -13,14 +13,13 @@ from penstock.catalog.model import JOURNAL, Catalog, ServiceEntry, answers_of, d
 from penstock.contracts.strict import Unreadable, strict_value
 from penstock.contracts.wire import Book
 from penstock.decision import Context, Decision, Ref, Service, States
+from penstock.entry import DISCARD_REQUESTED, RETRY_REQUESTED
 from penstock.errors import Malformed
 from penstock.event import Event, Message, Record, child_id, root_id
 from penstock.limits import KEY_CHARS_MAX, STORED_KEY_BYTES_MAX, VALUE_BYTES_MAX
 from penstock.ports import Outgoing
 
 ENCODE: Callable[[Any], bytes] = msgspec.json.Encoder().encode
-RETRY_REQUESTED = "deadletter.retry_requested"
-DISCARD_REQUESTED = "deadletter.discard_requested"
 # Notes of a record that somebody else wrote: what CloudEvents calls its id and source, and a key
 # that is no text (in hex).
 FOREIGN_ID, FOREIGN_SOURCE, KEY_BYTES = "ce_id", "ce_source", "penstock-key"

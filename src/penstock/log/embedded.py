@@ -1,8 +1,8 @@
 """The embedded log: topics in their producers' files, groups by flocked member files.
 
 Reading is by short autocommit SELECTs on connections of their own, so a reader never blocks the
-writer. ``append`` is for topics with several producers (``journal``) and for tools; a service's
-own topics are appended by its store, in the commit.
+writer. ``append`` is for couriers, and for tools; a service's own topics are appended by its
+store, in the commit.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from penstock.catalog.model import JOURNAL, Catalog
 from penstock.engine.unit import REQUESTS
 from penstock.flow import Flow
 from penstock.sim.audit.books import Books, Call, Deed, Ledger, Mail, Rule, StoreBook
-from penstock.sim.audit.platform import RULES
+from penstock.sim.audit.platform import RULES, with_journal
 from penstock.sim.audit.stores import read_store
 from penstock.sim.parts import MemoryParts
 from penstock.sim.world import World
@@ -33,7 +33,7 @@ def reads_of(flow: Flow, catalog: Catalog) -> Reads:
     """Which types each service reads: as the flow's auditor wrote it down, or as declared."""
     if flow.audit:
         known: Reads = importlib.import_module(flow.audit).READS
-        return known
+        return with_journal(known)
     found = {}
     for service in flow.services:
         declared = catalog.services[service.name].reads

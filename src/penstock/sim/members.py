@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
-from penstock.catalog.model import JOURNAL
 from penstock.engine.courier import Courier
 from penstock.engine.intake import Gate
 from penstock.engine.keeper import Keeper
@@ -233,7 +232,7 @@ class Door(Process):
 
     def _keeper(self) -> Keeper:
         world = self.world
-        topics = [s for s in world.specs if s.owner_file in (self.service, JOURNAL)]
+        topics = [s for s in world.specs if s.owner_file == self.service]
         followed = {s.name: [world.reading(r) for r in world.catalog.readers(s.name)]
                     for s in topics}  # fmt: skip
         return Keeper(self.log, self.store, topics, [], followed, every_seconds=1.0)

@@ -1,17 +1,22 @@
-"""The person on call in a simulated world: retries what is parked, discards what comes back."""
+"""The person on call in a simulated world: retries what is parked, discards what comes back.
+
+Each wish is an entry of the journal, written by a gate of the person's own, as the command line
+does: it commits to the journal's store in a process that is none of the service's.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from penstock.catalog.model import JOURNAL
-from penstock.decision import Request
 from penstock.engine.batch import is_parked
-from penstock.engine.unit import DISCARD_REQUESTED, RETRY_REQUESTED
+from penstock.entry import DISCARD_REQUESTED, REQUESTED, RETRY_REQUESTED
 from penstock.errors import StorageFull
-from penstock.event import Message, root_id
+from penstock.event import Message
 from penstock.flow import Scan
-from penstock.ports import Waiting
+from penstock.ops.scribe import NotWritten, Scribe
+from penstock.ports import Store, Waiting
+from penstock.sim.members import SkewedClock
 
 if TYPE_CHECKING:
     from penstock.sim.world import World
@@ -21,11 +26,15 @@ ACTOR = "sim"
 
 
 class Operator:
-    """Writes requests to the journal, as the command line does."""
+    """Writes requests to the journal, and a stranger's records beside them."""
 
     def __init__(self, world: World) -> None:
         self._world, self._asked = world, 0
         self.log = world.parts.log()
+        self.store: Store = world.parts.store(JOURNAL)
+        self._scribe = Scribe(
+            world.catalog, world.book, self.store, SkewedClock(world), self._heard
+        )
         self._retried: set[tuple[str, str, int, int]] = set()
 
     def begin(self) -> None:
@@ -70,26 +79,29 @@ class Operator:
 
     def _ask(self, type_: str, service: str, row: Waiting) -> None:
         world, r = self._world, row.record
-        wish = Request(
+        wish = REQUESTED[type_](
             service=service, topic=r.topic, partition=r.partition, offset=r.offset,
             key=r.message.key, reason="simulated", actor=ACTOR,
         )
-        kind, version, value = world.book.seal_as(type_, wish)
-        self._asked += 1
         if (service, r.message.id) in world.deaths:
             world.deaths[service, r.message.id] = 0
-        id_ = root_id(world.now, ACTOR, type_, str(self._asked))
         world.note(f"{type_} {service} {r.topic} {r.partition} {r.offset}")
-        self._append(Message(wish.key, value, id_, kind, version, world.now, b"", "", ACTOR))
+        try:
+            world.aside(lambda: self._scribe.write(wish))
+        except NotWritten:
+            return  # the person sees that it failed, and will look again
 
     def _foreign(self) -> None:
         """A record that some other program wrote, without an envelope."""
-        self._append(Message(f"foreign-{self._asked}", b"not of ours"))
-
-    def _append(self, message: Message) -> None:
+        self._asked += 1
         try:
-            self.log.append(JOURNAL, [message], self._world.now)
+            self.log.append(
+                JOURNAL, [Message(f"foreign-{self._asked}", b"not of ours")], self._world.now
+            )
         except StorageFull:
-            return  # the person sees that it failed, and will look again
+            return
+        self._heard({JOURNAL})
+
+    def _heard(self, topics: set[str]) -> None:
         for process in self._world.processes:
-            process.hear({JOURNAL})
+            process.hear(topics)

@@ -18,7 +18,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from penstock import assemble
-from penstock.catalog.model import Breaker, Catalog, GatewayEntry, RetryPolicy, ServiceEntry
+from penstock.catalog.model import (
+    JOURNAL,
+    Breaker,
+    Catalog,
+    GatewayEntry,
+    RetryPolicy,
+    ServiceEntry,
+)
 from penstock.decision import Decision, Service, States
 from penstock.engine import cuts
 from penstock.engine.slots import NoSlots
@@ -88,9 +95,9 @@ class World:
         self.processes: list[Process] = []
         self.door: Door | None = None
         self.clients = Clients(self, play.ID_FIELD)
-        self.operator, self.weather = Operator(self), Weather(self)
         self._visits = play.visits(dice(case, "workload").random, case.orders)
         self.faults.calm = True  # until everybody is there
+        self.operator, self.weather = Operator(self), Weather(self)
         self._start_all()
         self.faults.calm = False
 
@@ -241,6 +248,14 @@ class World:
             process.busy = False
             self._current = before
 
+    def aside(self, what: Callable[[], object]) -> None:
+        """Let somebody act who is no process of the world: no fault of a process strikes there."""
+        before, self._current = self._current, None
+        try:
+            what()
+        finally:
+            self._current = before
+
     # What a process may meet ---------------------------------------------------------------------
 
     def passed(self, point: str) -> None:
@@ -318,7 +333,7 @@ class World:
         """Close whatever is still open, however the run ended."""
         for process in self.processes:
             self.parts.gone(process.log, process.store)
-        self.parts.gone(self.operator.log, *self._readers.values())
+        self.parts.gone(self.operator.log, self.operator.store, *self._readers.values())
         self.processes, self._readers = [], {}
 
     def _visits_kept(self) -> Sequence[Any]:
@@ -433,7 +448,9 @@ def shaped(catalog: Catalog, knobs: Knobs) -> Catalog:
     topics = {
         name: replace(
             t, partitions=knobs.partitions,
-            retention_seconds=knobs.retention_seconds or t.retention_seconds,
+            retention_seconds=(
+                None if name == JOURNAL else knobs.retention_seconds or t.retention_seconds
+            ),
         )
         for name, t in catalog.topics.items()
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.catalog.model import JOURNAL
 from penstock.decision import Ref
 from penstock.embedded.rows import message_bytes
 from penstock.errors import StaleOwner, Unreachable
@@ -233,13 +234,21 @@ def row_values(rows: Sequence[tuple[Outgoing, int]]) -> dict[str, Value]:
         "now": long(rows[-1][1]),
         "destinations": texts([r.destination for r in sent]),
         "is_topics": truths([r.is_topic for r in sent]),
-        "shards": shorts([slot_of(r.message.key) % SHARDS for r in sent]),
+        "shards": shorts([_shard(r) for r in sent]),
         "row_keys": texts([clean(r.message.key) for r in sent]),
         "names": texts([r.name for r in sent]),
         "idems": texts([r.idempotency_key for r in sent]),
         "dues": longs([r.due for r in sent]),
         "messages": many_bytes([message_bytes(r.message) for r in sent]),
     }
+
+
+def _shard(row: Outgoing) -> int:
+    """A key's shard. The journal's entries have one, so that one courier carries them in the
+    order of their numbers, whatever they are about."""
+    if row.is_topic and row.destination == JOURNAL:
+        return 0
+    return slot_of(row.message.key) % SHARDS
 
 
 def waiting_values(waiting: Sequence[Waiting]) -> dict[str, Value]:

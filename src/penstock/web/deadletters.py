@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from penstock.decision import Request
+from penstock.entry import DiscardRequested, RetryRequested
 from penstock.errors import NotFound
 from penstock.flow import Scan
 from penstock.limits import PAGE_ROWS_MAX, TEXT_CHARS_MAX
@@ -173,9 +173,10 @@ def _rows(site: Site, place: Place) -> Iterator[Waiting]:
 def wish(site: Site, verb: Verb, place: Place, reason: str, actor: str) -> Wished:
     """Put the wish on the journal. Raises ``NotFound`` where nothing is parked."""
     row = _find(site, place)
-    request = Request(
+    made = RetryRequested if verb == "retry" else DiscardRequested
+    request = made(
         service=place.service, topic=place.topic, partition=place.partition,
         offset=place.offset, key=row.record.message.key, reason=reason, actor=actor,
     )
-    site.journal(f"deadletter.{verb}_requested", request)
+    site.journal(request)
     return Wished(id=place.id, requested=verb)

@@ -16,8 +16,9 @@ from penstock.contracts.strict import (
     UNKNOWN_FIELD,
     Unreadable,
 )
-from penstock.errors import Conflict, NotFound, Problem, Usage
+from penstock.errors import Conflict, Inconclusive, NotFound, Problem, Usage
 from penstock.flow import Fault, Reply
+from penstock.ops.scribe import NotWritten
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -25,7 +26,7 @@ Headers = list[tuple[bytes, bytes]]
 ENCODE = msgspec.json.Encoder().encode
 _WRONG_VALUE = frozenset({MISSING_FIELD, UNKNOWN_FIELD, INVALID_VALUE})
 _OF_PROBLEM: tuple[tuple[type[Problem], int], ...] = (
-    (NotFound, 404), (Conflict, 409), (Usage, 400),
+    (NotFound, 404), (Conflict, 409), (Usage, 400), (NotWritten, 503), (Inconclusive, 503),
 )  # fmt: skip
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")

@@ -8,8 +8,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from penstock.catalog.model import Catalog
-from penstock.decision import Request
 from penstock.engine.intake import Gate
+from penstock.entry import Entry
 from penstock.flow import Flow, Row, Scan
 from penstock.ports import Clock, Log
 
@@ -33,7 +33,7 @@ class Site(Struct, frozen=True, kw_only=True):
     log: Log
     scan: Callable[[Scan], list[Row]]
     reports: Callable[[], Iterable[bytes]]  # what every process said of itself last
-    journal: Callable[[str, Request], None]
+    journal: Callable[[Entry], Entry]  # raises NotWritten: then nothing may be done
     gate: Gate | None = None
     idle: Callable[[], object] = no_idle
     close: Callable[[], None] = no_idle  # called when it has drained

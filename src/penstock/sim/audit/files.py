@@ -28,7 +28,6 @@ __all__ = ["Unfit", "books_of", "latest", "read_store", "snapshots"]
 
 FORMAT = 1
 APPLICATION_ID = 0x70656E73
-SHARED = "journal"  # the file and topic that several write
 _LOOKS_MAX = 3
 Reads = Mapping[str, Mapping[str, frozenset[str]]]
 
@@ -100,7 +99,7 @@ def _look(looking: Looking, home: Path) -> _Seen:
     logs, producers = Logs(flaws), dict[str, str]()
     for path, connection in logs_at.items():
         names = logs.read(connection, path.name)
-        producers |= dict.fromkeys(names, path.stem) if path.stem != SHARED else {}
+        producers |= dict.fromkeys(names, path.stem)
     ledgers = _read_boxes(boxes, flaws)
     for path in logs_at:
         _look_again(looking, logs, path, flaws)

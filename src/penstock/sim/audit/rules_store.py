@@ -164,10 +164,21 @@ def _row_belongs(index: Index, service: str, ask: Ask, notes: Notes) -> None:
             detail = f"answered in transaction {ask.txn}, its row closed in {asked.settled_txn}"
             notes.wrong(ask.key, detail, row)
         return
+    if _asked_at_gate(index, service, ask):
+        return
     mark = index.marks[service].get(ask.cause)
     if mark is None or mark.txn != ask.txn:
         when = "never" if mark is None else f"in {mark.txn}"
         notes.wrong(ask.key, f"asked in transaction {ask.txn}, its cause was handled {when}", row)
+
+
+def _asked_at_gate(index: Index, service: str, ask: Ask) -> bool:
+    """Did a gate of the service ask it, together with the record it names as the cause?"""
+    cause, row = index.by_id.get(ask.cause), index.asks[service].get(ask.cause)
+    if cause is None or cause.cause or index.books.producers.get(cause.topic) != service:
+        return False
+    made = (row.txn, row.epoch) if row is not None else cause.made
+    return made == (ask.txn, ask.epoch)
 
 
 # Epochs ------------------------------------------------------------------------------------------

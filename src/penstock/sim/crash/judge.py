@@ -25,10 +25,10 @@ class Judge:
     def __init__(self, flow: Flow, catalog: Catalog, path: Path | None = None) -> None:
         own = importlib.import_module(flow.audit) if flow.audit else None
         self._rules = (*platform.RULES, *(own.RULES if own else ()))
-        self._reads: Reads = own.READS if own else {
+        self._reads: Reads = platform.with_journal(own.READS if own else {
             s.name: {topic: frozenset(types) for topic, types in s.reads.items()}
             for s in flow.services
-        }  # fmt: skip
+        })  # fmt: skip
         self._catalog = catalog
         self._contracts = snapshots((contracts_folder(catalog, path), OWN_FOLDER))
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from penstock.catalog.model import ANY, CLOCK, Catalog, answers_of, dead_of
+from penstock.catalog.model import CLOCK, PLATFORM, Catalog, answers_of, dead_of
 from penstock.engine.cuts import IN_TRANSACTION, POINTS
 
 Card = TypeVar("Card")
@@ -53,8 +53,9 @@ class Cast(Struct, frozen=True, kw_only=True):
 
 
 def cast_of(catalog: Catalog, door: str, courier: str = "") -> Cast:
-    """The cast that a catalog declares; on a cluster with a ``courier``."""
-    services = [s for s in catalog.services.values() if s.handler]
+    """The cast that a catalog declares; on a cluster with a ``courier``. The platform's own
+    services have too little to do for a fault at a certain point to strike."""
+    services = [s for s in catalog.services.values() if s.handler and s.name not in PLATFORM]
     return Cast(
         door=door,
         services=tuple(s.name for s in services),
@@ -65,8 +66,7 @@ def cast_of(catalog: Catalog, door: str, courier: str = "") -> Cast:
         writes={
             s.name: tuple(
                 t for t in s.writes
-                if t in catalog.topics and catalog.topics[t].producer != ANY
-                and t not in (answers_of(s.name), dead_of(s.name))
+                if t in catalog.topics and t not in (answers_of(s.name), dead_of(s.name))
             )
             for s in services
         },

@@ -1,0 +1,1 @@
+"""The platform's own services: what runs beside the flow's, over the platform's own topics."""
