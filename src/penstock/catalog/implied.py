@@ -1,4 +1,4 @@
-"""What a catalog need not say: answers, dead letters, the journal, and who reads them.
+"""What a catalog need not say: answers, dead letters, the journal, who reads them, who is local.
 
 Every service with a handler has ``<service>.answers`` (outcomes of its asks, wakes, discards) and
 ``<service>.dead``; it reads its own answers, and the journal, where operators write requests.
@@ -13,14 +13,18 @@ import msgspec
 
 from penstock.catalog.model import (
     ANY,
+    EVERY_TEAM,
     JOURNAL,
+    LOCAL,
     Catalog,
+    Person,
     ServiceEntry,
     Topic,
     answers_of,
     dead_of,
     is_count,
 )
+from penstock.catalog.roles import ADMIN
 from penstock.limits import PARTITIONS_DEFAULT
 
 
@@ -33,7 +37,13 @@ def with_implied(catalog: Catalog) -> Catalog:
         for topic in _own(service, _usual(catalog, [service]), _longest(catalog, service)):
             topics.setdefault(topic.name, topic)
     services = {name: _reading(s) for name, s in catalog.services.items()}
-    return msgspec.structs.replace(catalog, topics=topics, services=services)
+    people = {LOCAL: _local(), **catalog.people}
+    return msgspec.structs.replace(catalog, topics=topics, services=services, people=people)
+
+
+def _local() -> Person:
+    """Who may read the home folder may do everything anyway: so the user of this machine may."""
+    return Person(name=LOCAL, roles={EVERY_TEAM: (ADMIN,)}, about="The user of this machine.")
 
 
 def _usual(catalog: Catalog, services: Iterable[ServiceEntry]) -> int:
