@@ -44,6 +44,7 @@ POLL_SECONDS = 0.25  # the net under lost wake-ups
 CARRY_POLL_SECONDS = 0.05  # on a cluster nobody wakes a courier of another machine
 ROLL_SECONDS = 1.0  # how often a courier says that it lives
 KAFKA_SECONDS_MAX = 10.0  # how long one call of the log waits for an answer of a broker
+LOOK_SECONDS_MAX = 3.0  # and how long where a person waits for a page
 LIVENESS_SECONDS = 0.2  # how often members look for the death of others
 TRANSACTION_SECONDS_MAX = 30.0  # a process stopped inside a transaction longer is killed
 DRAIN_SECONDS_MAX = 30.0

@@ -50,9 +50,9 @@ class Raw(NamedTuple):
         return self._replace(headers=tuple((n, changed.get(n, v)) for n, v in self.headers))
 
 
-def live_on(servers: Servers) -> None:
+def live_on(servers: Servers, catalog: Catalog | None = None) -> None:
     """Everything an auditor may meet; a courier dies once between its append and its commit."""
-    rig = open_library(servers, clock=HastyClock())
+    rig = open_library(servers, catalog, HastyClock())
     live(rig)
     wish = LoanWish(loan="twice", member="mia", title="emma")
     rig.request("lend", wish, idempotency_key="twice", digest="twice")
@@ -68,13 +68,18 @@ def where(servers: Servers, catalog: Catalog | None = None) -> Where:
     """As the auditor is told; of the library where no other catalog is named."""
     catalog = catalog or load_catalog(CATALOG)
     producers = {topic: assemble.owner_file(catalog, topic) for topic in catalog.topics}
-    return Where(servers.cluster.client_settings(), servers.prefix, producers, servers.dsn)
+    return Where(
+        servers.cluster.client_settings(), servers.prefix, producers, servers.dsn,
+        avro=frozenset(n for n, t in catalog.topics.items() if t.wire == "avro"),
+        accepts={n: ref for n, t in catalog.topics.items() if (ref := t.accepted) is not None},
+        registry=servers.registry,
+    )  # fmt: skip
 
 
-def books(servers: Servers, **how: Any) -> Books:
+def books(servers: Servers, catalog: Catalog | None = None, **how: Any) -> Books:
     """The books of a library on a cluster."""
     return books_of_cluster(
-        where(servers), Path("/nonexistent"), reads=READS, continues=["notices"],
+        where(servers, catalog), Path("/nonexistent"), reads=READS, continues=["notices"],
         contracts=snapshots(CONTRACTS), **how,
     )  # fmt: skip
 

@@ -409,5 +409,5 @@ def test_a_cluster_that_is_not_there_is_said(life: Life, tmp_path: Path) -> None
         books_of_cluster(there._replace(prefix="nowhere-"), tmp_path)
     with pytest.raises(Unfit, match="tables cannot be read"):
         books_of_cluster(there._replace(schema="nowhere"), tmp_path)
-    with pytest.raises(Unfit, match="letters are Avro"):
+    with pytest.raises(Unfit, match="letters are Avro, and no contracts"):
         books_of_cluster(there._replace(avro=frozenset(["letters"])), tmp_path)

@@ -106,6 +106,31 @@ def test_a_shop_at_work_is_clean_at_every_moment(tmp_path: Path) -> None:
     assert not found
 
 
+def test_a_shop_at_work_is_clean_where_each_topic_is_read_at_a_moment_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """As on a cluster: the tables first, then one topic after the other, while work goes on."""
+    shop = Shop(tmp_path)
+    shop.stock("first", POT=9, CUP=9)
+    shop.rest()
+    for n in range(4):
+        shop.place(f"order-{n}", line("POT", 1), line("CUP", 1), POST)
+    moments: list[tuple[int, Books]] = []
+    while shop.rig.turn() or shop.coming:
+        if shop.coming:
+            shop.rest()
+        shop.rig.clock.pass_(1)
+        moments.append((shop.rig.clock.now(), shop.books(shop.rig.clock.now())))
+    last = moments[-1][1]
+    for until, books in moments[:-1]:
+        for late in books.topics:
+            early = {**books.topics, late: last.topics[late]}
+            for topics in (early, {**last.topics, late: books.topics[late]}):
+                seen = last._replace(stores=books.stores, topics=topics, until=until)
+                _, found = judged(seen)
+                assert not found, f"{late}, {until - moments[0][0]} ms"
+
+
 def test_an_order_that_stands_still_is_seen_on_a_live_system(ended: Ended) -> None:
     step = ended.one("order.completed")
     lost = [f for f in ended.books.topics["order_states"] if f is not step]

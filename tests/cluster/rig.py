@@ -8,6 +8,8 @@ twice, and the auditor finds nothing.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,6 +139,11 @@ class House:
         _, found = self._judge.judge(self.stage.home, self.stage.journal, self.stage.where)
         assert not found, "\n".join(f"{v.rule} {v.key}: {v.detail} {v.records}" for v in found)
         return True
+
+    def status(self) -> subprocess.CompletedProcess[str]:
+        """What ``penstock status`` shows, as JSON."""
+        argv = [sys.executable, "-m", "penstock", "--url", self.subject.url, "status", "-o", "json"]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
     # Looking -------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -65,12 +66,22 @@ def ground(
 
 
 def test_the_broker_dies_and_comes_back(ground: Ground) -> None:
-    """Orders are accepted without it, and carried when it is back."""
+    """Orders are accepted without it, and carried when it is back. Who looks meanwhile is shown
+    what is known, and that lags are not."""
     with ground.house.under_orders() as orders:
         ground.cluster.kill()
         orders.more()
         eventually(ground.is_told, 60, what="the services say what is missing")
+        looked = ground.house.status()
         ground.cluster.restart()
+    assert looked.returncode == 0, looked.stderr
+    said = json.loads(looked.stdout)
+    assert "Kafka does not answer" in said["trouble"]
+    assert {service["lag"] for service in said["services"]} == {None}
+    assert all(service["trouble"] for service in said["services"])
+    after = json.loads(ground.house.status().stdout)
+    assert after["trouble"] == ""
+    assert all(service["lag"] is not None for service in after["services"])
 
 
 @pytest.mark.parametrize("fault", [REFUSE, RESET], ids=["refused", "reset"])

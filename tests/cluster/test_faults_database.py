@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
@@ -40,12 +40,14 @@ class Ground:
         everybody = [self.server.pid, *descendants(self.server.pid)]
         until = time.monotonic() + PULSE_SECONDS
         for pid in everybody:
-            self.server.stand_still(pid)
+            with suppress(ProcessLookupError):  # a backend that ended meanwhile
+                self.server.stand_still(pid)
         try:
             eventually(lambda: time.monotonic() >= until, 2 * PULSE_SECONDS)
         finally:
             for pid in everybody:
-                self.server.go_on(pid)
+                with suppress(ProcessLookupError):
+                    self.server.go_on(pid)
 
     def admin(self, statement: str) -> list[tuple[object, ...]]:
         """Ask the server past the proxy, as who runs it."""

@@ -12,9 +12,10 @@ from penstock.conformance.checker import check, told
 from penstock.conformance.history_findings import Promises
 from penstock.conformance.history_load import record
 from penstock.store import migrate
-from tests.conformance import broken
+from tests.conformance import broken, occasions
 from tests.conformance.backends import on_servers
 from tests.conformance.broken_servers import BrokenServers
+from tests.conformance.occasions import Occasion, recorded
 
 KAFKA = Promises(whole_appends=False)  # partitions are appended to one by one
 
@@ -46,8 +47,6 @@ def test_threads(database: str, kafka: str, prefix: str, tmp_path: Path) -> None
     assert not report.unseen
 
 
-# Stores that break are found in tests/conformance/test_histories.py, on memory and files: on
-# real servers it is chance whether such a mistake meets its occasion.
 BROKEN: dict[str, tuple[Callable[[], BrokenServers], str]] = {
     "an acknowledged append is dropped": (lambda: BrokenServers("drop"), "lost-write"),
     "an append is written twice": (lambda: BrokenServers("double"), "duplicate"),
@@ -69,3 +68,31 @@ def test_a_broken_one_is_flagged_by_name(
     opener = partial(servers.on, database, kafka, prefix)
     report = check(record(opener, tmp_path, 1, members=1, steps=120, apart=False), KAFKA)
     assert name in report.counts, told(report)
+
+
+# Whether a store's mistake meets its occasion would be chance in a load: here each meets it.
+STORES: dict[str, tuple[Occasion, str]] = {
+    "any epoch": (occasions.it_commits_after_another_claimed, "stale-commit"),
+    "no marks": (occasions.a_message_comes_twice, "handled-twice"),
+    "forget": (occasions.a_commit_is_asked_for_again, "position-regress"),
+}
+
+
+@pytest.mark.parametrize("how", STORES)
+def test_a_broken_store_is_flagged_by_name(
+    how: str, database: str, kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    occasion, name = STORES[how]
+    opener = partial(BrokenServers(how=how).on, database, kafka, prefix)
+    report = check(recorded(occasion, opener, tmp_path), KAFKA)
+    assert set(report.counts) == {name}, told(report)
+
+
+@pytest.mark.parametrize("how", STORES)
+def test_the_real_store_stands_the_same_occasion(
+    how: str, database: str, kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    opener = partial(on_servers, database, kafka, prefix)
+    report = check(recorded(STORES[how][0], opener, tmp_path), KAFKA)
+    assert report.clean, told(report)
+    assert not report.unseen

@@ -15,8 +15,9 @@ from penstock.conformance.history_ports import RecordedLog, RecordedStore, Recor
 from penstock.decision import Park, Retry
 from penstock.engine.slots import NoSlots
 from penstock.engine.worker import Worker
-from tests.conformance import broken
+from tests.conformance import broken, occasions
 from tests.conformance.backends import InMemory, embedded
+from tests.conformance.occasions import Occasion, recorded
 from tests.engine.tally import Orders, Step, always, tally_rig
 
 
@@ -105,6 +106,24 @@ def test_a_broken_backend_is_flagged_by_name(what: str, tmp_path: Path) -> None:
     opener, name = BROKEN[what]
     report = check(record(opener, tmp_path, 1, members=1, steps=400, apart=False))
     assert name in report.counts, told(report)
+
+
+@pytest.mark.parametrize(
+    ("occasion", "how", "name"),
+    [
+        (occasions.it_commits_after_another_claimed, "any epoch", "stale-commit"),
+        (occasions.a_message_comes_twice, "no marks", "handled-twice"),
+    ],
+)
+def test_an_occasion_made_by_hand_tells_a_broken_store_from_a_sound_one(
+    occasion: Occasion, how: str, name: str, tmp_path: Path
+) -> None:
+    stores = (("sound", InMemory(), set()), ("broken", broken.Broken(how=how), {name}))
+    for folder, opener, found in stores:
+        (tmp_path / folder).mkdir()
+        report = check(recorded(occasion, opener, tmp_path / folder))
+        assert set(report.counts) == found, told(report)
+        assert not report.unseen
 
 
 def test_an_offset_cached_across_the_turnstile_is_flagged(home: Path, tmp_path: Path) -> None:

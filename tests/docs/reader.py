@@ -26,9 +26,10 @@ BOUNDED = {  # what never ends by itself, or would run this very test
     r"^(\./penstock topics tail \S+)(?!.*--no-follow)": r"\1 --no-follow",
     r"^\./penstock bench\b": "./penstock bench --help",
     r"^\./test\b": "test -x ./test",
-    r"^(\./)?penstock up\b.*": "./penstock status",  # it runs already, in another terminal
+    # it runs already, in another terminal
+    r"^(\./)?penstock up\b(?:.*\\\n)*.*": "./penstock status",
+    r"^penstock (web|worker|courier)\b(.*)": r"penstock \1\2 --help",  # refuses unknown options
     r"^export PENSTOCK_(KAFKA|POSTGRES)=.*": ":",  # the reader has a broker of its own
-    r"^docker compose\b.*": "test -f compose.yaml",  # tests/deploy starts what is in it
 }
 ELSEWHERE = re.compile(r"^\./penstock (demo|worker|web)\b")  # needs a home of its own
 UP = re.compile(r"^\./penstock up\b")
@@ -49,6 +50,7 @@ MASKS = (
     (re.compile(r"\d+\.\d+ (s|ms|GB)\b"), r"<n> \1"),
 )
 _CURL = 'exec {python} -m tests.docs.curl "$@"\n'
+_ENGINE = 'exec {python} -m tests.docs.engines {name} "$@"\n'  # it says why there is none
 _SALES = """Beleg;Artikel;Text;Menge;Datum;Preis;Land
 B1;KANNE;Teekanne;2;05.01.2026 10:30;12.50;Deutschland
 B2;TASSE;Tasse;6;05.01.2026 11:00;4.95;Deutschland
@@ -56,9 +58,13 @@ B2;TASSE;Tasse;6;05.01.2026 11:00;4.95;Deutschland
 
 
 class Reader:
-    """Runs blocks in ``desk``; ``up`` runs from ``start`` to ``stop``."""
+    """Runs blocks in ``desk``; ``up`` runs from ``start`` to ``stop``. ``at_home``: the cluster is
+    there, and not yet in use."""
 
-    def __init__(self, desk: Path, kafka: str = "", postgres: str = "") -> None:
+    def __init__(
+        self, desk: Path, kafka: str = "", postgres: str = "", *, at_home: bool = False
+    ) -> None:
+        self.at_home = at_home
         self.desk, self._kafka, self._postgres = desk, kafka, postgres
         self._seen: set[str] = set()
         self._url = PORT
@@ -74,6 +80,8 @@ class Reader:
             ("test", (ROOT / "test").read_text()),
             ("bin/python", f'exec {sys.executable} "$@"\n'),
             ("bin/penstock", f'exec {sys.executable} -m penstock "$@"\n'),
+            ("bin/docker", _ENGINE.format(python=sys.executable, name="docker")),
+            ("bin/kubectl", _ENGINE.format(python=sys.executable, name="kubectl")),
             *([] if shutil.which("curl") else [("bin/curl", _CURL.format(python=sys.executable))]),
         ):
             path = self.desk / name
@@ -90,13 +98,14 @@ class Reader:
         """The reader's: no variable of ours, programs of the desk first."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
         ours = {"PENSTOCK_KAFKA": self._kafka, "PENSTOCK_POSTGRES": self._postgres}
-        kept |= {name: value for name, value in ours.items() if value}
+        kept |= {name: value for name, value in ours.items() if value and not self.at_home}
         return {**kept, "PATH": f"{self.desk / 'bin'}:{kept['PATH']}", "NO_COLOR": "1"}
 
     def start(self) -> None:
         """``up`` in another terminal, on a free port, as the documents start it."""
         out = (self.desk / "up.out").open("w")
-        where = ("--kafka", self._kafka, "--postgres", self._postgres) if self._kafka else ()
+        on = self._kafka and not self.at_home
+        where = ("--kafka", self._kafka, "--postgres", self._postgres) if on else ()
         self._up = subprocess.Popen(
             [sys.executable, "-m", "penstock", "up", "--port", "0", *where],
             cwd=self.desk, env=self.environment, stdout=out, stderr=out, text=True,
@@ -128,6 +137,8 @@ class Reader:
         text, where = block.text, f"{name}:{block.line}"
         if UP.match(text) and text.count("\n") == 1:
             assert self._up is not None
+            if self._up.poll() == 0:
+                self.start()  # a step before it ended the one that ran
             assert missing(shows or "", self._said) is None, f"{where}\n{self._said}"
             return
         if shows is not None and LOOKS.match(text):

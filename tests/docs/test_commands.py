@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.sim.servers.kafka import Cluster
 from tests.docs.reader import Reader, missing
-from tests.docs.written import Document, documents
+from tests.docs.written import Block, Document, documents
 
 WITH_COMMANDS = [d for d in documents() if any(b.language == "sh" for b in d.blocks)]
 FRESH = ("README.md", "docs/tutorial.md")  # they begin with an empty home; the others share one
@@ -16,9 +17,10 @@ CLUSTER = (
     "docs/guides/cluster.md", "docs/reference/kafka.md", "docs/reference/postgres.md",
     "docs/runbooks/cluster-unreachable.md",
 )  # fmt: skip
+MOVE = "docs/guides/to-a-cluster.md"
 SITTINGS = {
     **{d.name: [d] for d in WITH_COMMANDS if d.name in FRESH},
-    "others": [d for d in WITH_COMMANDS if d.name not in (*FRESH, *CLUSTER)],
+    "others": [d for d in WITH_COMMANDS if d.name not in (*FRESH, *CLUSTER, MOVE)],
 }
 
 
@@ -45,6 +47,19 @@ def test_the_commands_run_on_a_cluster(tmp_path: Path, kafka: str, dsn: str) -> 
     try:
         reader.start()
         work_through(reader, [d for d in WITH_COMMANDS if d.name in CLUSTER])
+    finally:
+        said = reader.stop()
+    assert "Stopped after" in said
+
+
+def test_the_commands_move_a_house(tmp_path: Path, own_kafka: Cluster, dsn: str) -> None:
+    """A move wants a broker without topics, and a house that works at home."""
+    reader = Reader(tmp_path, own_kafka.bootstrap, dsn, at_home=True)
+    try:
+        reader.start()
+        reader.do(Block("sh", "./penstock import FILE.csv\n", 0, ""), None, "before the move")
+        reader.at_home = False
+        work_through(reader, [d for d in WITH_COMMANDS if d.name == MOVE])
     finally:
         said = reader.stop()
     assert "Stopped after" in said

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from penstock.catalog.model import Breaker, RetryPolicy
-from penstock.errors import StorageFull
+from penstock.engine.courier import REFUSED_PAUSE_MS
+from penstock.errors import Problem, StorageFull
+from penstock.event import Message
 from penstock.ports import COURIER_LANE, Ok, Outcome, Request
 from tests.engine.tally import Orders, Step, raising, steps, tally, tally_rig
 from tests.flows.ground import Ground
@@ -272,6 +274,38 @@ def test_topics_go_out_in_order_per_key_and_a_repeat_keeps_its_ids() -> None:
         assert len(told) == 15
         assert [s.n for s in rig.facts("sums")[key]][-15:] == list(range(int(key[1]), 60, 4))
     assert len(rig.records("sums")) == 69
+
+
+def test_a_topic_that_refuses_a_row_holds_its_own_rows_and_no_others() -> None:
+    """One too large, say. What was made before it goes, once; all else goes on; and when it is
+    taken at last, what waited behind it follows in its order."""
+    rig, gateway = bank()
+    numbers = range(1, 8)
+    rig.append("steps", *(("k", Step(n=n, tell=True, ask=("bank",))) for n in numbers))
+    rig.workers["tally"].step(rig.clock.now())
+    rig.workers["tally"].step(rig.clock.now())
+    append, is_picky = rig.log.append, True
+
+    def picky(topic: str, messages: Sequence[Message], now: int, origins: Any = ()) -> None:
+        for m in messages:
+            if is_picky and topic == "sums" and b'"n":4,' in m.value:
+                raise Problem("record_too_large", "Kafka refused it: too large.")
+            append(topic, [m], now)
+
+    rig.log.append = picky  # type: ignore[method-assign]
+    courier, pool = rig.couriers["tally"], rig.pools["tally"]
+    for _ in range(30):
+        courier.step(rig.clock.now())
+        pool.work()
+    assert courier.trouble == "Kafka refused it: too large."
+    assert len(gateway.calls) == 7, "the gateway is called all the same"
+    told = [fact.n for fact in rig.facts("sums")["k"]]
+    assert list(dict.fromkeys(told)) == [1, 2, 3]
+    assert len(told) <= 2 * 3, "the first ones are not appended again and again"
+    is_picky = False
+    rig.wait(REFUSED_PAUSE_MS)
+    assert list(dict.fromkeys(fact.n for fact in rig.facts("sums")["k"])) == [*numbers]
+    assert courier.trouble == ""
 
 
 def test_a_full_disk_stops_the_courier_for_a_while_and_costs_no_effect(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock.conformance.scenario import keys_of
 from penstock.engine.slots import NoSlots, Slots
-from penstock.engine.worker import Worker
+from penstock.engine.worker import AWAY, Worker
+from penstock.errors import Contended
 from penstock.limits import DEATHS_MAX, OFFSET_BITS
 from tests.engine.tally import Orders, Step, raising, steps, tally_rig
 from tests.flows.rig import Rig
@@ -77,6 +79,28 @@ def test_a_charged_record_keeps_its_place_in_its_key_s_order() -> None:
     rows = rig.stores["tally"].file.run("SELECT txn, count(*) FROM marks GROUP BY txn")
     assert [count for _, count in rows] == [5, 1, 5]
     assert rig.waiting("tally") == []
+
+
+def test_a_charge_that_met_another_transaction_is_made_at_the_next_claim() -> None:
+    rig = tally_rig(partitions=1)
+    rig.append("steps", *(("k", Step(n=n)) for n in range(3)))
+    slots = NoSlots(1)
+    slots.words[0] = slot(rig, "steps", 1)
+    worker, store = with_slots(rig, slots), rig.stores["tally"]
+    begin = store.begin
+
+    def meeting(*given: Any) -> Any:
+        store.begin = begin
+        raise Contended("another transaction holds the lane")
+
+    store.begin = meeting
+    assert worker.step(rig.clock.now()).blocked
+    assert "another transaction holds the lane" in worker.trouble[AWAY]
+    worker.step(rig.clock.now())
+    assert deaths(rig) == [("k", 1)]
+    rig.run()
+    assert steps(rig, "k") == (0, 1, 2)
+    assert worker.trouble == {}
 
 
 def test_a_charged_record_behind_one_that_waits_runs_alone_in_its_turn() -> None:

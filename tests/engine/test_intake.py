@@ -14,6 +14,7 @@ from penstock.contracts.wire import Book
 from penstock.decision import Ask, Done, Emit, Ref, States
 from penstock.embedded.file import File
 from penstock.engine.intake import Gate, Wanted
+from penstock.errors import Contended
 from penstock.flow import Accepted, Call, Fault, Intake, Reply
 from penstock.limits import INTAKE_QUEUE_MAX
 from penstock.store.sqlite import SqliteStore
@@ -144,6 +145,24 @@ def test_a_full_disk_answers_503_and_it_goes_on_by_itself(tmp_path: Path) -> Non
     file.run("PRAGMA max_page_count=1000000")
     assert set(statuses(send(gate, *wishes))) == {201}
     assert not gate.full
+
+
+def test_nobody_waits_for_ever_for_a_row_that_somebody_stands_on(tmp_path: Path) -> None:
+    gate = gate_on(tmp_path)
+    clock: Any = gate._clock
+    store: Any = gate._store
+    begin = store.begin
+
+    def held() -> Any:
+        clock.pass_(10_000)
+        raise Contended("canceled due to lock timeout")
+
+    store.begin = held
+    (reply,) = send(gate, ("a", "1"))
+    assert reply is not None
+    assert (reply.status, reply.headers["retry-after"]) == (503, "2")
+    store.begin = begin
+    assert statuses(send(gate, ("a", "1"))) == [201]
 
 
 def test_another_instance_takes_turns_by_epoch(tmp_path: Path) -> None:

@@ -73,6 +73,52 @@ def test_old_records_go_once_every_reader_has_passed_them(tmp_path: Path) -> Non
     assert keeper.alarms == {}
 
 
+@pytest.mark.parametrize(
+    ("retains", "said"), [(True, "its records are kept"), (False, "may go before it reads them")]
+)
+def test_the_alarm_promises_only_what_the_log_holds(
+    tmp_path: Path, retains: bool, said: str
+) -> None:
+    """Kafka drops by its own clock, whoever has not read yet."""
+    rig = tally_rig(tmp_path)
+    fill(rig, 8)
+    keeper = keeper_of(rig, retention_seconds=3600.0)
+    keeper._log.features = replace(keeper._log.features, retention=retains)
+    rig.clock.pass_(2 * HOUR)
+    keeper.step(rig.clock.now())
+    assert keeper.alarms["steps"].endswith(said)
+
+
+def test_records_past_their_age_are_read_once_as_long_as_they_lie_there(tmp_path: Path) -> None:
+    """A courier runs the keeper; it carries nothing while it reads what no broker has dropped."""
+    rig = tally_rig(tmp_path)
+    fill(rig, 40)
+    rig.run()
+    keeper = keeper_of(rig, retention_seconds=3600.0)
+    keeper._topics = ()  # nobody drops
+    asked: list[tuple[str, int, int]] = []
+    read = keeper._log.read
+
+    def reading(topic: str, partition: int, start: int, limit: int) -> Any:
+        asked.append((topic, partition, start))
+        return read(topic, partition, start, limit)
+
+    keeper._log.read = reading  # type: ignore[method-assign]
+    rig.clock.pass_(2 * HOUR)
+    keeper.step(rig.clock.now())
+    assert {topic for topic, _, _ in asked} == {"steps"}
+    asked.clear()
+    for _ in range(3):
+        rig.clock.pass_(60_000)
+        keeper.step(rig.clock.now())
+    assert asked == []
+    assert marks(rig) == 40
+    fill(rig, 1)
+    rig.clock.pass_(2 * HOUR)
+    keeper.step(rig.clock.now())
+    assert len(asked) == 1, "the one partition in which more is old now"
+
+
 def test_a_reader_in_the_middle_keeps_what_is_before_it(tmp_path: Path) -> None:
     rig = tally_rig(tmp_path, batch=1)
     fill(rig, 80)

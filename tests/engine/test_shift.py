@@ -12,7 +12,7 @@ import pytest
 from penstock.engine.keeper import Keeper
 from penstock.engine.shift import Shift
 from penstock.engine.wakes import Wakes
-from penstock.errors import Unreachable
+from penstock.errors import Contended, StorageFull, Unreachable, World
 from penstock.ports import Roll
 from tests.engine.tally import Step, tally_rig
 from tests.flows.rig import HandPool, Rig
@@ -23,12 +23,13 @@ class Listed(Roll):
 
     def __init__(self) -> None:
         self.shards: frozenset[int] | None = frozenset((0,))
+        self.refusal: World = Unreachable("the database does not answer")
         self.left = 0
 
     def attend(self, now: int) -> frozenset[int]:
         """The shards, or the database is away."""
         if self.shards is None:
-            raise Unreachable("the database does not answer")
+            raise self.refusal
         return self.shards
 
     def leave(self) -> None:
@@ -86,6 +87,26 @@ def test_where_the_database_is_away_it_says_so_and_goes_on_afterwards(told: Told
     told.shift._report_at = 0.0
     told.shift.turn()
     assert told.reports[-1]["trouble"] == {}
+    assert len(told.rig.records("sums")) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal", [StorageFull("no room for a row"), Contended("another was first")]
+)
+def test_a_database_that_refuses_for_now_ends_no_courier(told: Told, refusal: World) -> None:
+    """Neither its place in the roll nor its report is worth a death."""
+
+    def report(said: Mapping[str, Any]) -> None:
+        told.reports.append(said)
+        raise refusal
+
+    told.decide()
+    told.shift._report = report
+    told.roll.shards, told.roll.refusal = None, refusal
+    told.shift.turn()
+    assert told.reports[-1]["trouble"] == {"courier": str(refusal)}
+    told.roll.shards = frozenset((0,))
+    told.shift.turn()
     assert len(told.rig.records("sums")) == 1
 
 

@@ -11,8 +11,20 @@ import pytest
 from penstock.decision import Ask, Decision, Done, Emit, Ref, Service
 from penstock.engine.unit import storable
 from penstock.event import Event
-from penstock.limits import STORED_KEY_BYTES_MAX
-from tests.engine.tally import Orders, Pot, Step, Sum, Tally, decide, needs, steps, tally_rig
+from penstock.limits import STORED_KEY_BYTES_MAX, VALUE_BYTES_MAX
+from tests.engine.tally import (
+    Noise,
+    Orders,
+    Pot,
+    Step,
+    Sum,
+    Tally,
+    always,
+    decide,
+    needs,
+    steps,
+    tally_rig,
+)
 
 LONG = "ü" * (STORED_KEY_BYTES_MAX // 2) + "u"
 
@@ -36,6 +48,21 @@ def emitting(event: Event) -> Decision:
 
 def asking(event: Event) -> Decision:
     return Done(asks=(Ask("clock", "a\0b", due=9_999_999_999_999),))
+
+
+def test_an_event_that_no_reader_would_open_fails_where_it_is_made() -> None:
+    """Kafka would not take it either, and every row behind it would wait for ever."""
+    orders = Orders()
+    orders.by_key["bad"] = always(
+        Done(events=(Emit("sums", Noise(text="x" * VALUE_BYTES_MAX)),))
+    )
+    rig = tally_rig(orders=orders, attempts=1)
+    rig.append("steps", ("bad", Step(n=1)), ("k", Step(n=2)))
+    rig.run()
+    assert steps(rig, "k") == (2,)
+    (letter,) = rig.facts("tally.dead")["bad"]
+    assert f"more than {VALUE_BYTES_MAX}" in letter.reason
+    assert rig.records("sums") == []
 
 
 @pytest.mark.parametrize("order", [emitting, asking])

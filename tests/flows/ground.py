@@ -23,25 +23,35 @@ ANSWER_SECONDS = 20
 
 class Servers(NamedTuple):
     """A PostgreSQL database, and a broker with a prefix for all names. Without a broker the log
-    is in memory. ``rigs`` are those that stand on it."""
+    is in memory. ``rigs`` are those that stand on it. ``contracts`` and ``registry`` are for topics
+    in Avro."""
 
     dsn: str
     kafka: str
     prefix: str
     rigs: list[Any]
+    contracts: Path | None = None
+    registry: str = ""
 
     @property
     def cluster(self) -> Cluster:
         """As a house names it."""
         return Cluster(
-            kafka=KafkaSettings(servers=self.kafka, prefix=self.prefix), postgres=self.dsn
-        )
+            kafka=KafkaSettings(
+                servers=self.kafka, prefix=self.prefix, registry=self.registry
+            ),
+            postgres=self.dsn, contracts=self.contracts,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close all that stood here, and take its topics away: a run's broker serves hundreds of
         tests. May repeat."""
         while self.rigs:
             self.rigs.pop().close()
+        self.clear()
+
+    def clear(self) -> None:
+        """Take all topics away."""
         if self.kafka:
             admin = AdminClient({"bootstrap.servers": self.kafka, "log_level": 0})
             names = admin.list_topics(timeout=ANSWER_SECONDS).topics

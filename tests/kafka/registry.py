@@ -10,13 +10,15 @@ from typing import Any, Self
 
 
 class Registry:
-    """Schemas by subject, ids counted from 1; ``refuse`` lists subjects that take nothing new."""
+    """Schemas by subject, ids counted from 1; ``refuse`` lists subjects that take nothing new.
+    ``away``: for now it answers 503. ``page``: something else stands in its place."""
 
     def __init__(self) -> None:
         self.subjects: dict[str, list[int]] = {}
         self.schemas: list[str] = []
         self.refuse: set[str] = set()
         self.asked: list[str] = []
+        self.away, self.page = False, b""
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,8 +30,8 @@ class Registry:
                 self._answer(*registry.find(self.path))
 
             def _answer(self, code: int, body: dict[str, Any]) -> None:
-                raw = json.dumps(body).encode()
-                self.send_response(code)
+                raw = registry.page or json.dumps(body).encode()
+                self.send_response(503 if registry.away else code)
                 self.send_header("content-length", str(len(raw)))
                 self.end_headers()
                 self.wfile.write(raw)

@@ -21,7 +21,7 @@ from penstock.log.kafka_avro import AvroWire
 from penstock.ports import TopicSpec
 from tests.kafka.registry import Registry
 from tests.kafka.rig import Desk, take_all
-from tests.support import unused_port
+from tests.support import eventually, unused_port
 
 
 class Step(Struct):
@@ -130,6 +130,53 @@ def test_a_registry_that_refuses_or_is_away_is_told_of(desk: Desk, registry: Reg
     with pytest.raises(Unreachable, match="registry does not answer"):
         away.append("steps", [SENT], 0)
     assert log.extent("steps")[0].next == 0
+
+
+def test_a_lane_waits_for_a_registry_that_is_away_and_goes_on(
+    desk: Desk, registry: Registry
+) -> None:
+    log = open_log(desk, TAKING, registry.url)
+    id_ = registry.add("other", json.dumps(render(STEP)))
+    registry.away = True
+    body = avro_of(render(STEP), {"n": 3, "said": "hi", "raw": b""})
+    desk.produce("steps", {"key": b"k", "value": prefixed(id_, body)})
+    lane = log.join("readers", ["steps"])
+    found: list[Record] = []
+
+    def said() -> str:
+        try:
+            found.extend(lane.take(10, {("steps", 0): 0}).records)
+        except Unreachable as error:
+            return str(error)
+        return ""
+
+    assert "registry does not answer" in eventually(said, 20, what="the lane says why")
+    registry.away = False
+    eventually(lambda: said() == "" and found, 20, what="the record comes")
+    assert json.loads(found[0].message.value) == {"n": 3, "said": "hi", "raw": ""}
+
+
+@pytest.mark.parametrize("page", [b"<html>Log in</html>", b"[]", b'{"id":null}'])
+def test_what_is_no_registry_is_told_as_one_that_is_away(
+    desk: Desk, registry: Registry, page: bytes
+) -> None:
+    log = open_log(desk, TAKING, registry.url)
+    desk.produce("steps", {"key": b"k", "value": prefixed(1, b"x")})
+    registry.page = page
+    for call in (lambda: log.append("steps", [SENT], 0), lambda: read(log)):
+        with pytest.raises(Unreachable, match="no schema registry"):
+            call()
+
+
+def test_a_schema_that_nobody_can_read_by_leaves_the_value_as_it_is(
+    desk: Desk, registry: Registry
+) -> None:
+    """One that names types which the registry keeps elsewhere; and what is no JSON at all."""
+    log = open_log(desk, TAKING, registry.url)
+    ids = [registry.add("other", text) for text in ('"com.other.Sale"', "{")]
+    values = [prefixed(id_, b"x") for id_ in ids]
+    desk.produce("steps", *({"key": b"k", "value": value} for value in values))
+    assert [read(log, n).message.value for n in range(2)] == values
 
 
 def test_a_value_or_a_type_without_a_schema_is_refused(desk: Desk) -> None:

@@ -13,7 +13,7 @@ from penstock.conformance.scenario import keys_of
 from penstock.errors import Corrupt, NotFound
 from penstock.event import Message, Record
 from penstock.log.kafka import KafkaLog
-from penstock.log.kafka_buffers import RECORDS_MAX
+from penstock.log.kafka_buffers import RECORDS_MAX, Buffers
 from penstock.ports import Extent, Lane, TopicSpec
 from tests.kafka.rig import ALL, LETTERS, REPLIES, START, Desk, numbered, take_all
 from tests.support import eventually
@@ -45,6 +45,22 @@ def test_positions_may_jump_to_and_fro_and_nothing_stale_comes(desk: Desk) -> No
             wanted = list(range(position, position + len(found)))
             assert offsets(found, place[1]) == wanted
             assert [int(r.message.value) for r in found] == wanted
+
+
+def test_a_slow_batch_finds_what_was_fetched_meanwhile() -> None:
+    """Full buffers make room for partitions that are asked for, not because of a worker that asks
+    for none while it is busy: it would wait for all of it again, after every batch."""
+    buffers, places = Buffers(), [("letters", 0), ("letters", 1)]
+    for place in places:
+        buffers.ask(place, 0, 0.0)
+    buffers.begin(0.0)
+    some = [Record("letters", 0, n, 0, Message("k", b"")) for n in range(RECORDS_MAX)]
+    buffers.of[places[0]].put(some[:-1], 1)
+    buffers.of[places[1]].put(some[:1], 1)
+    assert buffers.full
+    assert buffers.unasked() == [], "the worker decides for minutes"
+    buffers.ask(places[1], 0, 60.0)
+    assert buffers.unasked() == places[:1], "it came by and did not want the first one"
 
 
 def test_records_taken_again_are_there_at_once(desk: Desk) -> None:

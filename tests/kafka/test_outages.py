@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from random import Random
 
@@ -16,6 +17,8 @@ from penstock.conformance.scenario import keys_of
 from penstock.errors import NotFound, Problem, Unreachable
 from penstock.event import Message
 from penstock.log.kafka import KafkaLog
+from penstock.log.kafka_clients import RECORD_BYTES_MAX
+from penstock.log.kafka_member import REJOIN_SECONDS
 from penstock.ports import TopicSpec
 from penstock.sim.servers.kafka import Cluster
 from penstock.sim.servers.proxy import BLACKHOLE, PASS, Proxy
@@ -212,6 +215,14 @@ def test_a_record_that_a_topic_refuses_leaves_no_hole(desk: Desk) -> None:
     assert numbers(log)[-3:] == [3, 4, 5]
 
 
+def test_the_dead_letter_of_the_largest_record_fits(desk: Desk) -> None:
+    """It has the record's bytes in base64, whatever compression can do with them."""
+    log = desk.log(TopicSpec(name="reading.dead", partitions=1))
+    value = b64encode(Random(2).randbytes(RECORD_BYTES_MAX)) + b"the story" * 20_000
+    log.append("reading.dead", [Message(KEY, value)], 0)
+    assert len(log.read("reading.dead", 0, 0, 1)[0].message.value) == len(value)
+
+
 def _shrink(desk: Desk, name: str) -> None:
     entry = ConfigEntry("max.message.bytes", "50000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
@@ -238,6 +249,32 @@ def test_the_extent_of_a_topic_that_is_gone_is_told_at_once(desk: Desk) -> None:
     with pytest.raises(NotFound, match="penstock topics apply"):
         log.extent("nothing")
     assert time.monotonic() - began < MARGIN
+
+
+def test_a_group_that_is_full_is_told_and_not_besieged() -> None:
+    with absent_is_skipped(), Cluster(settings={"group.consumer.max.size": "1"}) as cluster:
+        desk = Desk(cluster.bootstrap)
+        log = desk.log()
+        first = log.join("readers", ["letters"])
+        eventually(lambda: first.take(1, {}).assigned == ALL, 20)
+        second = log.join("readers", ["letters"])
+
+        def told() -> str:
+            try:
+                second.take(1, {})
+            except Unreachable as error:
+                return str(error)
+            return ""
+
+        assert "out of group readers" in eventually(told, 20, what="the second one says why")
+        member = second._member
+        assert member is not None
+        before = member._join_at
+        eventually(lambda: member._join_at > before, 20, what="it tries again")
+        assert member._join_at >= before + REJOIN_SECONDS
+        first.leave()
+        eventually(lambda: not told() and second.take(1, {}).assigned == ALL, 30)
+        desk.close()
 
 
 def test_a_broker_without_the_newer_protocol_is_joined_by_the_older_one() -> None:

@@ -107,6 +107,15 @@ def test_a_moment_comes_back_in_utc() -> None:
     )
 
 
+def test_a_decimal_keeps_all_its_digits() -> None:
+    class Sold(msgspec.Struct):
+        price: Annotated[Decimal, msgspec.Meta(extra={"precision": 40, "scale": 2})]
+
+    both = Codec(derive(Sold))
+    raw = b'{"price":"12345678901234567890123456789012345678.01"}'
+    assert both.read(both.write(raw)) == raw
+
+
 def test_what_an_older_writer_left_out_has_the_readers_default() -> None:
     class Old(msgspec.Struct):
         a: int

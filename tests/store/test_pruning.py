@@ -7,11 +7,12 @@ from typing import Any
 
 import psycopg
 
-from penstock.conformance.scenario import NOW
-from penstock.conformance.stores import Owner, bodies, ids, seen, sheet
-from penstock.ports import INTAKE_LANE, Advance
+from penstock.conformance.outboxes import Courier
+from penstock.conformance.scenario import NOW, message
+from penstock.conformance.stores import FOLDED, Owner, bodies, ids, seen, sheet
+from penstock.ports import INTAKE_LANE, Advance, Outgoing, Settled
 from penstock.store.postgres import PostgresStore
-from penstock.store.postgres_pruning import INTAKE_LANES
+from penstock.store.postgres_pruning import INTAKE_LANES, READERLESS_MS
 from penstock.store.pruning import CHECKPOINTS_MAX
 from tests.store.conftest import in_thread, waits
 from tests.support import eventually
@@ -92,6 +93,67 @@ def test_a_document_that_comes_to_life_meanwhile_stays(
     pruning.join()
     assert failures == []
     assert bodies(store, "a") == {"a": b"alive"}
+
+
+def test_who_reads_nothing_keeps_its_settled_rows_for_a_while_only(
+    opened: Opened, look: Look
+) -> None:
+    """A door has no positions and no marks that anything must wait for: all that is accepted goes
+    through its outbox, and doors come and go."""
+    store = opened("door")
+    old, new = INTAKE_LANES - 1, INTAKE_LANES - 2
+
+    def accept(lane: int, key: str) -> None:
+        (claim,) = store.claim([lane], NOW)
+        with store.begin() as tx:
+            tx.advance([Advance(lane, claim.epoch, {})], NOW)
+            tx.send([Outgoing(FOLDED, True, message(key))], NOW)
+
+    courier = Courier(store)
+    accept(old, "a")
+    rows = store.due(FOLDED, NOW, (), 10, is_topic=True)
+    courier.settle(*(Settled(r.id, "sent", attempts=1, shard=r.shard) for r in rows))
+    accept(old, "open")
+    store.prune({}, NOW)
+    accept(new, "later")
+    assert store.prune({}, NOW + READERLESS_MS - 1) == 0
+    assert store.prune({}, NOW + READERLESS_MS) == 1
+    assert look("SELECT key FROM outbox ORDER BY id") == [("open",), ("later",)]
+
+
+def test_a_round_without_anything_to_drop_reads_no_whole_table(
+    opened: Opened, look: Look
+) -> None:
+    """Rows stay for as long as the logs hold what they answer for; a round comes twice a minute."""
+    store, count = opened(), 4000
+    owner = Owner(store)
+    owner.save(offset=1)
+    store.prune({}, NOW)
+    owner.save(offset=2)
+    look(
+        "INSERT INTO outbox(scope, destination, is_topic, shard, key, name, idempotency_key, due,"
+        " made_at, message, txn, epoch, settled_at, settled_txn) SELECT %s, 'x', true, 0, '', '',"
+        " '', 0, 1, '', 900 + n, 1, 1, 900 + n FROM generate_series(1, %s) n RETURNING 1",
+        store.scope, count,
+    )  # fmt: skip
+    look("ANALYZE outbox")
+
+    def reads() -> int:
+        ((found,),) = look(
+            "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables"
+            " WHERE relname = 'outbox'"
+        )
+        return int(found)
+
+    before = reads()
+    for n in range(3):
+        store.prune({("letters", 0): 1}, NOW + n)
+    store.close()  # it hands in what it counted
+    eventually(lambda: not look(
+        "SELECT FROM pg_stat_activity WHERE application_name LIKE 'penstock folding%%'"
+        " AND datname = current_database()"
+    ))  # fmt: skip
+    assert 0 < reads() - before < count // 10
 
 
 def test_checkpoints_are_bounded(opened: Opened, look: Look) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from penstock.conformance.scenario import refused, together
 from penstock.conformance.stores import SERVICE
 from penstock.errors import Unreachable
 from penstock.ports import SHARDS
+from penstock.store.postgres_reports import PostgresReports
 from penstock.store.postgres_roll import ALIVE_SECONDS, PostgresRoll
 from tests.support import eventually, unused_port
 
@@ -34,6 +37,18 @@ def test_couriers_share_the_shards(where: str) -> None:
     assert (b.attend(1), a.attend(1)) == halves
     for roll in (a, b):
         roll.leave()
+
+
+def test_reports_tell_for_how_long_their_process_is_silent(where: str, look: Look) -> None:
+    """By the database's clock, whatever the process's own says."""
+    reports = PostgresReports(where)
+    reports.put("a", {"service": "tally", "at": 5})
+    reports.put("b", {"service": "tally", "at": 6})
+    look("UPDATE reports SET seen_at = seen_at - interval '7 s' WHERE name = 'b' RETURNING 1")
+    a, b = (msgspec.json.decode(raw) for raw in reports.all())
+    assert (a["at"], b["at"]) == (5, 6)
+    assert 0 <= a["silent_ms"] < 5000 < 7000 <= b["silent_ms"] < 12_000
+    reports.close()
 
 
 def test_one_that_is_silent_is_dead(where: str, look: Look) -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from penstock.conformance.scenario import NOW, refused
 from penstock.conformance.stores import SERVICE, Owner, bodies, ids, sheet
-from penstock.errors import Conflict, Contended, StorageFull, Unreachable
+from penstock.errors import Conflict, Contended, StorageFull, Unreachable, Usage
 from penstock.ports import Span
 from penstock.store import migrate
 from penstock.store.postgres import PostgresStore
-from penstock.store.postgres_session import OurBug, Statement
+from penstock.store.postgres_session import OurBug, Statement, address, shown
 from penstock.store.postgres_values import clean, many_bytes, text_of, texts
 from tests.support import eventually
 
@@ -159,3 +159,20 @@ def test_texts_for_people_are_cleaned() -> None:
     assert clean("plain") == "plain"
     assert clean("ключ") == "ключ"
     assert clean("a\0b\ud800") == "a\N{REPLACEMENT CHARACTER}b?"
+
+
+@pytest.mark.parametrize("where", ["postgresql://u:se/cret@h:5/db", "postgresql//u:se/cret@h/db"])
+def test_no_error_shows_a_password(where: str) -> None:
+    """Not even that of an address that is written wrong."""
+    said = []
+    try:
+        said.append(shown(where))
+        address(where)
+    except Usage as wrong:
+        said.append(str(wrong))
+    assert said
+    assert not any("cret" in sentence or "u:" in sentence for sentence in said)
+
+
+def test_an_error_says_where_the_database_is() -> None:
+    assert shown("postgresql://u:secret@h:5/db") == "h:5/db"

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import httpx
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.catalog.model import Person, Rotation, Team
+from penstock.catalog.model import KafkaSettings, Person, Rotation, Team
 from penstock.limits import TEXT_CHARS_MAX
+from penstock.log.kafka import KafkaLog
 from penstock.metrics import METRICS
+from penstock.ports import TopicSpec
+from penstock.web.metrics import exposition
 from penstock.web.page import troubles
-from penstock.web.status import gather
+from penstock.web.status import GatewayState, gather
 from penstock.web.teams import team_states
 from tests.flows.rig import HandClock
+from tests.support import unused_port
 from tests.web.small import NOW, Library
 
 LETTER = "/deadletters/reader/books/1/7"
@@ -68,6 +72,26 @@ def test_what_keeps_the_records_of_the_doors_own_topics_is_told(tmp_path: Path) 
     assert f"books: {why}" in troubles(status)
 
 
+def test_how_far_everybody_is_is_not_guessed_while_the_broker_is_away(library: Library) -> None:
+    """A lag of nothing would be a lie. All else is shown."""
+    library.report(handled=5)
+    away = KafkaLog(
+        KafkaSettings(servers=f"127.0.0.1:{unused_port()}"),
+        [TopicSpec(name=name, partitions=4) for name in library.site.catalog.topics],
+        seconds=0.2,
+    )
+    site = replace(library.site, log=away)
+    status = gather(site, ages=True)
+    away.close()
+    (state,) = status.services
+    assert (state.handled, state.lag) == (5, None)
+    assert {topic.records for topic in status.topics} == {None}
+    assert any("Kafka does not answer" in text for text in troubles(status))
+    families = text_string_to_metric_families(exposition(status).decode())
+    lags = [f.samples for f in families if f.name == "penstock_consumer_lag_messages"]
+    assert not any(lags)
+
+
 def test_every_metric_of_the_table_is_scraped(door: httpx.Client, library: Library) -> None:
     gateways = {"press": {"state": "open", "open_rows": 3, "last_error": "refused"}}
     library.report(handled=5, retried=2, parked_total=1, waiting=4, parked=1, gateways=gateways)
@@ -82,6 +106,26 @@ def test_every_metric_of_the_table_is_scraped(door: httpx.Client, library: Libra
     assert sum(lag.values()) == 1
     (place,) = [at for at, n in lag.items() if n]
     assert seen["penstock_consumer_oldest_unread_age_seconds", place] == 4
+
+
+def test_several_processes_of_a_service_are_told_as_one(library: Library) -> None:
+    """One's clock is an hour off, which by one clock for all is no silence; and a gateway that is
+    not well for one courier is not hidden by another for which it is."""
+    gateways = [
+        {"press": {"state": "open", "open_rows": 3, "last_error": "refused"}},
+        {"press": {"state": "closed", "open_rows": 2}},
+    ]
+    late = library.clock.now() - 3_600_000
+    said = [{"service": "reader", "pid": n, "at": late, "silent_ms": n * 10_000, "gateways": g}
+            for n, g in enumerate(gateways)]  # fmt: skip
+    said.insert(0, {"service": "reader", "pid": 7, "at": late, "silent_ms": 5, "role": "courier",
+                 "gateways": gateways[1]})  # fmt: skip
+    site = replace(library.site, reports=lambda: [json.dumps(s).encode() for s in said])
+    (state,) = gather(site).services
+    assert (state.running, state.pid, state.pids) == (True, 0, (0, 7))
+    assert state.gateways == {
+        "press": GatewayState(state="open", open_rows=5, last_error="refused")
+    }
 
 
 def test_no_key_of_a_record_is_a_label(door: httpx.Client, library: Library) -> None:
@@ -130,12 +174,12 @@ def test_who_is_on_call_changes_with_the_clock(library: Library) -> None:
     rotation = Rotation(members=("rosa", "ole"), first_handover="2026-01-05T09:00", period_days=1)
     people = {name: Person(name=name, address=f"{name}@x") for name in ("rosa", "ole")}
     teams = {"books": Team(name="books", contacts=("desk@x",), rotation=rotation)}
-    catalog = structs.replace(library.site.catalog, people=people, teams=teams)
+    catalog = replace(library.site.catalog, people=people, teams=teams)
     nine = 1_767_603_600_000
-    site = structs.replace(library.site, catalog=catalog, clock=HandClock(nine - 1))
+    site = replace(library.site, catalog=catalog, clock=HandClock(nine - 1))
     (before,) = team_states(site).teams
     assert (before.on_call.person, before.on_call.until) == ("ole", "2026-01-05T09:00:00.000Z")
-    (after,) = team_states(structs.replace(site, clock=HandClock(nine))).teams
+    (after,) = team_states(replace(site, clock=HandClock(nine))).teams
     assert (after.on_call.person, after.on_call.address) == ("rosa", "rosa@x")
 
 
@@ -174,6 +218,17 @@ def test_a_wish_goes_to_the_journal(door: httpx.Client, library: Library, verb: 
     assert (wish.key, wish.reason, wish.actor) == ("faust", "mended", "ada")
 
 
+def test_a_record_from_before_a_move_lies_below_nought(
+    door: httpx.Client, library: Library
+) -> None:
+    library.park("faust", b"{}", offset=-2)
+    place = "/deadletters/reader/books/1/-2"
+    assert door.get(place).json()["deadletter"]["offset"] == -2
+    assert door.post(f"{place}/retry", json={"reason": "mended"}).status_code == 202
+    ((_, wish),) = library.wishes
+    assert (wish.offset, wish.key) == (-2, "faust")
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [({}, "missing_field"), ({"reason": ""}, "invalid_value"), ({"reason": " "}, "invalid_value"),
@@ -190,6 +245,7 @@ def test_a_wish_needs_a_reason(
 
 
 @pytest.mark.parametrize("place", ["reader/books/1/8", "none/books/1/7", "reader/books/x/7",
+                                   "reader/books/1/-7", "reader/books/1/--7", "reader/books/-1/7",
                                    "reader/books/1/" + "9" * 40])  # fmt: skip
 def test_what_is_not_parked_is_not_found(door: httpx.Client, library: Library, place: str) -> None:
     library.park("faust", b"{}", offset=7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -59,6 +60,38 @@ def test_a_full_disk_stops_writing_only_and_needs_no_restart(library: Library) -
         store.full = False
         again = door.post("/books", json=BOOK, headers={"Idempotency-Key": "l"})
         assert again.status_code == 202
+
+
+class SilentLog:
+    """A log whose broker does not answer until the test says so."""
+
+    def __init__(self, log: Any) -> None:
+        self._log, self.asked, self.over = log, threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def extent(self, topic: str, since: int | None = None) -> Any:
+        """Waits, as for a broker that is away."""
+        self.asked.set()
+        self.over.wait(30)
+        return self._log.extent(topic, since)
+
+
+def test_a_door_stays_ready_while_a_page_waits_for_the_broker(library: Library) -> None:
+    """It needs none to accept: who asks for the metrics must not make the balancer close it."""
+    log = SilentLog(library.site.log)
+    with live(replace(library.site, log=log)) as door:
+        assert door.get("/health/ready").status_code == 200
+        page = threading.Thread(target=lambda: door.get("/metrics", timeout=30))
+        page.start()
+        log.asked.wait(10)
+        began = time.monotonic()
+        replies = [door.get("/health/ready", timeout=30).status_code for _ in range(2)]
+        assert (replies, time.monotonic() - began < 5) == ([200, 200], True)
+        log.over.set()
+        page.join()
+        assert door.get("/health/ready").status_code == 200
 
 
 def test_too_many_waiting_requests_are_refused(

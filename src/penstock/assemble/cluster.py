@@ -18,6 +18,7 @@ from penstock.catalog.model import Catalog, KafkaSettings
 from penstock.contracts.snapshot import OWN_FOLDER, load
 from penstock.errors import Conflict, Usage
 from penstock.flow import Flow
+from penstock.limits import KAFKA_SECONDS_MAX
 from penstock.ports import TopicSpec
 
 if TYPE_CHECKING:
@@ -58,13 +59,16 @@ class Cluster(Struct, frozen=True, kw_only=True):
         return schema_of(self.postgres)
 
     def log(
-        self, specs: Sequence[TopicSpec], arrived: Callable[[Iterable[str]], None] = nobody_listens
-    ) -> KafkaLog:
-        """A log of one's own; ``arrived`` is told from a thread which topics have news."""
+        self, specs: Sequence[TopicSpec],
+        arrived: Callable[[Iterable[str]], None] = nobody_listens,
+        seconds: float = KAFKA_SECONDS_MAX,
+    ) -> KafkaLog:  # fmt: skip
+        """A log of one's own; ``arrived`` is told from a thread which topics have news. A broker
+        that is away is waited for so many ``seconds``."""
         from penstock.log.kafka import KafkaLog
 
         avro = any(spec.wire == "avro" for spec in specs)
-        return KafkaLog(self.kafka, specs, arrived, self._wire() if avro else None)
+        return KafkaLog(self.kafka, specs, arrived, self._wire() if avro else None, seconds)
 
     def _wire(self) -> AvroWire:
         from penstock.log.kafka_avro import AvroWire
@@ -119,6 +123,17 @@ class Cluster(Struct, frozen=True, kw_only=True):
             log.ensure(specs)
         finally:
             log.close()
+
+    def refuse_moving(self) -> None:
+        """Raises ``Conflict`` where a house is being moved here and was not switched yet, or went
+        back to its home."""
+        from penstock.store.postgres_copy import is_kept
+
+        if is_kept(self.postgres):
+            raise Conflict(
+                "moving", "A house is being moved to this cluster, and was not switched yet.",
+                "Where its home is: penstock migrate switch. After a return, work goes on there.",
+            )
 
     def check(self) -> None:
         """Refuse a database that is not of this version. Raises ``Conflict``."""

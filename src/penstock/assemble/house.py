@@ -136,10 +136,15 @@ class HomeLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.release()
             raise Conflict(
                 "home_in_use", f"{house.home} is in use by another penstock ({who(house)}).",
                 "Stop it (Ctrl-C where it runs), or choose another folder with --home.",
             ) from None
+
+    def release(self) -> None:
+        """Let others have the home."""
+        os.close(self._fd)
 
 
 def who(house: House) -> str:

@@ -37,6 +37,7 @@ from penstock.engine.wakes import Wakes, run_folder
 from penstock.engine.worker import Worker
 from penstock.errors import NotFound, Problem, Usage
 from penstock.event import Message, root_id
+from penstock.limits import LOOK_SECONDS_MAX
 from penstock.ports import Gateway, Log, Store
 from penstock.web.site import Site
 
@@ -268,7 +269,8 @@ def make_site(house: House, host: str, port: int, names: tuple[str, ...] = ()) -
         operator.close()
 
     return Site(
-        flow=house.flow, catalog=house.catalog, home=house.home, clock=clock, log=open_log(house),
+        flow=house.flow, catalog=house.catalog, home=house.home, clock=clock,
+        log=open_log(house, seconds=LOOK_SECONDS_MAX),
         scan=Readers(house).scan, journal=journal_writer(house, operator), gate=gate,
         close=close, idle=lambda: keeper.step(clock.now()) if keeper else 0,
         alarms=keeper.alarms if keeper else {}, reports=reports_of(house),

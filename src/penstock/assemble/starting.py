@@ -26,8 +26,10 @@ def prepare(house: House, *, make: bool = False) -> None:
         log.close()
     elif make:
         house.cluster.make(specs(house.catalog), house.flow)
+        house.cluster.refuse_moving()
     else:
         house.cluster.check()
+        house.cluster.refuse_moving()
 
 
 def _stamp(house: House) -> None:

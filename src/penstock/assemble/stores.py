@@ -14,6 +14,7 @@ from penstock.assemble.house import House, own_topics, shared_files, specs
 from penstock.embedded.file import File
 from penstock.errors import NotFound
 from penstock.flow import Flow, Row, Scan
+from penstock.limits import KAFKA_SECONDS_MAX
 from penstock.log.embedded import EmbeddedLog
 from penstock.log.memory import MemoryLog
 from penstock.ports import Log, Store
@@ -28,12 +29,13 @@ class OpenLog(Log, Protocol):
 
 
 def open_log(
-    house: House, arrived: Callable[[Iterable[str]], None] = nobody_listens
-) -> OpenLog:
+    house: House, arrived: Callable[[Iterable[str]], None] = nobody_listens,
+    seconds: float = KAFKA_SECONDS_MAX,
+) -> OpenLog:  # fmt: skip
     """A log of one's own (one thread each); ``arrived`` may be told from a thread which topics
-    have something new."""
+    have something new. A broker that is away is waited for so many ``seconds``."""
     if house.cluster is not None:
-        return house.cluster.log(specs(house.catalog), arrived)
+        return house.cluster.log(specs(house.catalog), arrived, seconds)
     return make_log(house)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import click
 from msgspec import Struct
@@ -97,7 +98,14 @@ def audit_command(
     ctx.exit(report.exit_code)
 
 
-def judged(home: Path, catalog_path: Path | None, *, on_cluster: bool) -> Report:
+class Judged(NamedTuple):
+    """A report, and how many documents the auditor found by service, kind and label."""
+
+    report: Report
+    labels: Mapping[tuple[str, str, str], int]
+
+
+def judged(home: Path, catalog_path: Path | None, *, on_cluster: bool) -> Judged:
     """What the auditor finds in a home that stands still, or in the cluster that its catalog names,
     where work may be left to do. Raises ``Usage`` where it cannot look."""
     asked = _asked(catalog_path, None, "")
@@ -106,7 +114,12 @@ def judged(home: Path, catalog_path: Path | None, *, on_cluster: bool) -> Report
         books = _books(home, cluster, asked, (), GRACE_SECONDS, None, running=False)
     except Unfit as unfit:
         raise Usage("unfit", unfit.message, unfit.fix) from None
-    return audit(books, asked.rules)
+    labels = Counter(
+        (name, d.kind, d.label)
+        for name, store in books.stores.items() for d in store.documents
+        if d.label and d.body is not None
+    )  # fmt: skip
+    return Judged(audit(books, asked.rules), labels)
 
 
 def _asked(catalog_path: Path | None, contracts: Path | None, wanted: str) -> Asked:
@@ -150,7 +163,7 @@ def _cluster(catalog: Catalog) -> Where | None:
     return Where(
         cluster.client_settings(), cluster.kafka.prefix, producers, cluster.postgres,
         cluster.schema, frozenset(n for n, t in catalog.topics.items() if t.wire == "avro"),
-        _accepts(catalog),
+        _accepts(catalog), cluster.kafka.registry,
     )
 
 

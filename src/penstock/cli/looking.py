@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import click
 import httpx
@@ -23,17 +23,18 @@ from penstock.cli.output import (
     show_rows,
     until_interrupted,
 )
-from penstock.cli.remote import client, not_running, server_url
+from penstock.cli.remote import answer_of, client, not_running, server_url
 
 COLUMNS = ("service", "pid", "lag", "handled", "waiting", "parked", "state")
 
 
 def fetch(obj: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A JSON page of the running penstock. Raises ``NotRunning``."""
+    """A JSON page of the running penstock. Raises ``NotRunning``, and ``Problem`` where it
+    refuses."""
     server = server_url(obj["home"], obj["url"])
     try:
         with client(server) as http:
-            return cast(dict[str, Any], http.get(path).raise_for_status().json())
+            return answer_of(http.get(path))
     except httpx.TransportError:
         raise not_running(f"at {server}") from None
 
@@ -64,7 +65,8 @@ def _table(said: Mapping[str, Any]) -> Table:
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("service", "state") else "right")
     for service in said["services"]:
-        row = {**service, "state": state_of(service)}
+        lag = "?" if service["lag"] is None else service["lag"]
+        row = {**service, "lag": lag, "state": state_of(service)}
         table.add_row(*(clean(row.get(column, "")) for column in COLUMNS))
     return table
 
@@ -80,6 +82,8 @@ def status(obj: dict[str, Any], output: str) -> None:
         return
     say(_headline(said))
     show(_table(said))
+    if said.get("trouble"):
+        say(f"{said['trouble']} How far everybody is cannot be told.")
     for topic, why in said["intake"].get("alarms", {}).items():
         say(f"{topic}: {why}")
 

@@ -10,9 +10,16 @@ from typing import Any
 import click
 
 from penstock import assemble
+from penstock.cli.audit import judged
 from penstock.cli.output import output_option, say, show_rows
 from penstock.cli.up import cluster_options, use_cluster
+from penstock.errors import Usage
 from penstock.moving import steps
+from penstock.moving.plan import plan as planned
+from penstock.moving.plan import seconds
+from penstock.moving.verify import judge, row_of
+from penstock.moving.verify import verify as compared
+from penstock.moving.way import Moving
 
 
 @click.group()
@@ -29,9 +36,9 @@ def migrate(obj: dict[str, Any], kafka: str | None, postgres: str | None) -> Non
 
 
 @contextmanager
-def _moving(obj: dict[str, Any]) -> Iterator[steps.Moving]:
+def _moving(obj: dict[str, Any]) -> Iterator[Moving]:
     house = assemble.open_house(Path(obj["home"]), obj["catalog"])
-    moving = steps.Moving(house)
+    moving = Moving(house)
     try:
         yield moving
     finally:
@@ -44,9 +51,9 @@ def _moving(obj: dict[str, Any]) -> Iterator[steps.Moving]:
 def plan(obj: dict[str, Any], output: str) -> None:
     """Show what would be moved and how long it takes; change nothing."""
     with _moving(obj) as moving:
-        rows = steps.plan(moving)
-    show_rows(rows, ("what", "name", "count", "copied"), output)
-    say(f"About {max(1, round(steps.seconds(rows)))} s of copying. Next: penstock migrate copy")
+        rows = planned(moving)
+    show_rows(rows, ("what", "name", "count", "bytes", "copied"), output)
+    say(f"About {max(1, round(seconds(rows)))} s of copying. Next: penstock migrate copy")
 
 
 @migrate.command()
@@ -82,13 +89,31 @@ def switch(obj: dict[str, Any]) -> None:
 def verify(obj: dict[str, Any], output: str) -> None:
     """Compare home and cluster record by record, row by row, state by state.
 
-    Exit code 6 where they differ.
+    Then the auditor judges both: no rule may be broken there that was not broken here. Exit code 6
+    where they differ.
     """
     with _moving(obj) as moving:
-        rows = steps.verify(moving)
-    show_rows(rows, ("what", "name", "home", "cluster", "equal"), output)
-    steps.refuse_differences(rows)
+        rows = [*compared(moving), *_audited(Path(obj["home"]), obj["catalog"])]
+        show_rows(rows, ("what", "name", "home", "cluster", "equal"), output)
+        judge(moving, rows)
     say("Nothing differs.")
+
+
+def _audited(home: Path, catalog: Path | None) -> Iterator[dict[str, Any]]:
+    """What the auditor counts and finds: a row for each state, how many are in it, and for each
+    rule, how often it was broken before and is now."""
+    try:
+        before, after = (judged(home, catalog, on_cluster=there) for there in (False, True))
+    except Usage as unfit:
+        say(f"The auditor cannot judge it: {unfit.message}")
+        return
+    for name, kind, label in sorted(before.labels.keys() | after.labels.keys()):
+        counts = (side.labels.get((name, kind, label), 0) for side in (before, after))
+        yield row_of(f"{name} {kind}", label, *counts)
+    now = {rule.id: len(rule.violations) for rule in after.report.rules}
+    for rule in before.report.rules:
+        broken, there = len(rule.violations), now.get(rule.id, 0)
+        yield row_of("rule", rule.id, broken, there, equal=there <= broken)
 
 
 @migrate.command(name="return")

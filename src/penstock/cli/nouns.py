@@ -16,12 +16,10 @@ import httpx
 
 from penstock.catalog.load import load_catalog
 from penstock.cli.output import output_option, show_one, show_rows
-from penstock.cli.remote import client, not_running, server_url
+from penstock.cli.remote import answer_of, client, not_running, server_url
 from penstock.dotted import resolve
-from penstock.errors import Conflict, NotFound, Problem, Usage
+from penstock.errors import Usage
 from penstock.flow import Command, Flow, Route
-
-_FAILURES: dict[int, type[Problem]] = {404: NotFound, 409: Conflict, 400: Usage, 422: Usage}
 
 
 @cache
@@ -106,7 +104,7 @@ def _call(
         )
     except httpx.TransportError:
         raise not_running(f"at {http.base_url}") from None
-    return _read(reply)
+    return answer_of(reply)
 
 
 def _segment(name: str, given: str) -> str:
@@ -133,17 +131,3 @@ def _headers(route: Route, given: dict[str, Any]) -> dict[str, str]:
         print(f"Idempotency-Key: {key}", file=sys.stderr)
         headers["idempotency-key"] = key
     return headers
-
-
-def _read(reply: httpx.Response) -> dict[str, Any]:
-    try:
-        said = reply.json()
-    except ValueError:
-        said = {}
-    if reply.is_success:
-        return cast(dict[str, Any], said)
-    kind = _FAILURES.get(reply.status_code, Problem)
-    detail = said.get("detail") or said.get("title") or f"the server answered {reply.status_code}"
-    where = f" ({said['field']})" if said.get("field") else ""
-    sentence = f"{detail.removesuffix('.')}{where}."
-    raise kind(said.get("code", "failed"), sentence, said.get("fix", ""))

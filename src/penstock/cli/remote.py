@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
-from penstock.errors import Problem, Usage
+from penstock.errors import Conflict, NotFound, Problem, Usage
 
 UP_FILE = Path("run", "up.json")
 TIMEOUT_SECONDS = 30.0
+_FAILURES: dict[int, type[Problem]] = {404: NotFound, 409: Conflict, 400: Usage, 422: Usage}
 
 
 class NotRunning(Problem):
@@ -47,6 +49,21 @@ def client(
         timeout=timeout_seconds,
         trust_env=False,  # a proxy of the environment has no business on loopback
     )
+
+
+def answer_of(reply: httpx.Response) -> dict[str, Any]:
+    """The JSON of a reply. Raises ``Problem`` with the server's own words where it refuses."""
+    try:
+        said = reply.json()
+    except ValueError:
+        said = {}
+    if reply.is_success:
+        return cast(dict[str, Any], said)
+    kind = _FAILURES.get(reply.status_code, Problem)
+    detail = said.get("detail") or said.get("title") or f"the server answered {reply.status_code}"
+    where = f" ({said['field']})" if said.get("field") else ""
+    sentence = f"{detail.removesuffix('.')}{where}."
+    raise kind(said.get("code", "failed"), sentence, said.get("fix", ""))
 
 
 def _checked(url: str) -> str:

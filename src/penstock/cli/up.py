@@ -147,7 +147,12 @@ def show_where(up: Up) -> None:
         say(f"  {line['name']:<20} pid {line['pid'] or '–':<8} {where:<24} {line['about']}")
     for sentence in patience(up.house.catalog):
         say(sentence)
-    say(f"\n  page and API   {up.url}\n  home folder    {up.house.home}\n")
+    say(f"\n  page and API   {up.url}\n  home folder    {up.house.home}")
+    if (cluster := up.house.cluster) is not None:
+        prefix = f", topics {cluster.kafka.prefix}…" if cluster.kafka.prefix else ""
+        say(f"  Kafka          {cluster.kafka.servers}{prefix}")
+        say(f"  PostgreSQL     {cluster.postgres_shown}")
+    say("")
 
 
 def patience(catalog: Catalog) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import partial
 from io import BytesIO
 from struct import pack
@@ -236,6 +236,7 @@ _PLAIN_KINDS: Mapping[str, Any] = {
     "null": None, "boolean": bool, "int": int, "long": int, "float": float, "double": float,
     "bytes": bytes, "string": str,
 }  # fmt: skip
+_EXACT = Context(prec=4300)  # as many digits as Python reads; the usual one rounds to 28
 _UNITS = {"millis": 1000, "micros": 1}  # microseconds in one
 
 
@@ -316,11 +317,11 @@ def _narrow(value: float) -> float:
 
 
 def _unscaled(scale: int, value: Decimal) -> bytes:
-    whole = int(value.scaleb(scale).to_integral_exact())
-    if Decimal(whole).scaleb(-scale) != value:
+    whole = int(_EXACT.to_integral_exact(_EXACT.scaleb(value, scale)))
+    if Decimal(f"{whole}E{-scale}") != value:
         raise ValueError(f"{value} has more than {scale} digits after the point")
     return whole.to_bytes((whole.bit_length() + 8) // 8, "big", signed=True)
 
 
 def _scaled(scale: int, raw: bytes) -> Decimal:
-    return Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-scale)
+    return Decimal(f"{int.from_bytes(raw, 'big', signed=True)}E{-scale}")

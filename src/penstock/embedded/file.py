@@ -62,6 +62,11 @@ def is_full(error: apsw.Error) -> bool:
     return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in _WRITE_FAILED
 
 
+def _is_fence(error: apsw.Error) -> bool:
+    """Did a fence refuse it (``embedded.fence``)? No other trigger is in a file."""
+    return getattr(error, "extendedresult", 0) == apsw.SQLITE_CONSTRAINT_TRIGGER
+
+
 class LogPages:
     """How long the write-ahead log was after the latest commit. No part of ``File``, for SQLite
     keeps it: a file that is let go of shall close at once."""
@@ -239,8 +244,9 @@ class File:
     def write(self) -> Iterator[None]:
         """A write transaction: commits, or rolls back when an exception passes.
 
-        Raises ``StorageFull``; nothing was committed then. A failed fsync leaves as apsw's own
-        error: the process must stop, because what reached the disk is unknown.
+        Raises ``Conflict`` where the file's house has moved, and ``StorageFull``; nothing was
+        committed then. A failed fsync leaves as apsw's own error: the process must stop, because
+        what reached the disk is unknown.
         """
         if self._turnstile:
             self._turnstile.enter()
@@ -263,6 +269,11 @@ class File:
                 raise StorageFull(f"{self.path}: {error}") from error
             if isinstance(error, _DAMAGED):
                 raise self._damaged(error) from error
+            if _is_fence(error):
+                raise Conflict(
+                    "moved", f"{self.path} is not written any more: {error}.",
+                    "Work goes on there; or, before any was done: penstock migrate return",
+                ) from None
             raise
         finally:
             if self.beat is not None:

@@ -436,12 +436,14 @@ class Batch:
         self._tell_unparked(row, event, "dead.retried" if retry else DISCARDED)
 
     def _wished(self, event: Event) -> Waiting | None:
-        """The parked record that a request names, if it is one of ours."""
+        """The parked record that a request names, if it is one of ours. The key is held against
+        it, too: places move with a house that goes to a cluster, and a request may be older."""
         wish = event.data
         if wish.service != self.unit.name:
             return None
         row = self._backlog.find(Position(wish.topic, wish.partition, wish.offset))
-        return row if row is not None and is_parked(row) else None
+        is_meant = row is not None and row.record.message.key == wish.key and is_parked(row)
+        return row if is_meant else None
 
     def _discard(self, row: Waiting) -> None:
         self.drop.append(row.record)
@@ -455,10 +457,8 @@ class Batch:
         said = self._unparked_of(row, wish)
         self.rows.append(self._about(row.record, dead, type_, said, at, event.id))
         if type_ == DISCARDED and self.unit.answers in self.unit.reads:
-            told = self._first_discarded(row, said)
-            self.rows.append(
-                self._about(row.record, self.unit.answers, type_, told, at, event.id)
-            )
+            answers, told = self.unit.answers, self._first_discarded(row, said)
+            self.rows.append(self._about(row.record, answers, type_, told, at, event.id))
 
     def _unparked_of(self, row: Waiting, wish: Any) -> Unparked:
         r, m = row.record, row.record.message

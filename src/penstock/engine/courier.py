@@ -1,7 +1,7 @@
 """The courier: carry rows out. Append to topics, call gateways, tell the clock's time.
 
 A row is closed, and its answer appended, only after the deed; a death in between repeats the
-deed with the same id or idempotency key. One courier a service, by epoch. It never touches state.
+deed with the same id or idempotency key. One courier a shard, by epoch. It never touches state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from penstock.decision import Answer, Wake
 from penstock.engine.cuts import cut
 from penstock.engine.desk import Desk
 from penstock.engine.unit import Unit
-from penstock.errors import Contended, StaleOwner, StorageFull, Unreachable
+from penstock.errors import Contended, Problem, StaleOwner, StorageFull, Unreachable
 from penstock.event import Message, child_id
 from penstock.limits import COURIER_ROWS_MAX
 from penstock.ports import (
@@ -34,6 +34,8 @@ from penstock.ports import (
     Unknown,
     courier_lane,
 )
+
+REFUSED_PAUSE_MS = 5000  # before a topic that refused a row is tried again
 
 
 class Pool(Protocol):
@@ -78,6 +80,8 @@ class Courier:
         self.trouble = ""  # why nothing is carried
         self._epochs: dict[int, int] = {}  # by shard
         self._more: set[str] = set()  # destinations with more rows than one look took
+        self._refused: dict[str, tuple[int, str]] = {}  # topic -> when to try again, and why
+        self._few: dict[str, int] = {}  # topic -> rows of one look, after one was refused
 
     def step(self, now: int, asked: Set[str] | None = None) -> Carried:
         """One bounded turn: look, carry, close; at most one commit and one append a topic.
@@ -86,7 +90,7 @@ class Courier:
         """
         try:
             done = self._turn(now, asked)
-            self.trouble = ""
+            self.trouble = "; ".join(why for _, why in self._refused.values())
             return done
         except (StaleOwner, Contended):
             self._forget()
@@ -158,18 +162,38 @@ class Courier:
 
     def _carry_topic(self, topic: str, now: int) -> list[Settled]:
         """Append a destination's rows in id order. A crash before closing appends them again;
-        the marks of the readers absorb it."""
-        rows = self._store.due(
-            topic, now, (), COURIER_ROWS_MAX, is_topic=True, shards=self.shards
-        )
-        (self._more.add if len(rows) == COURIER_ROWS_MAX else self._more.discard)(topic)
+        the marks of the readers absorb it. A topic that refuses a row holds its own rows only."""
+        if now < self._refused.get(topic, (0, ""))[0]:
+            return []
+        limit = self._few.get(topic, COURIER_ROWS_MAX)
+        rows = self._store.due(topic, now, (), limit, is_topic=True, shards=self.shards)
+        (self._more.add if len(rows) == limit else self._more.discard)(topic)
         if not rows:
+            self._refused.pop(topic, None)  # it went with its shard
             return []
         cut("courier.send")
         origins = [row.origin for row in rows]
-        self._log.append(topic, [row.message for row in rows], now, origins)
+        try:
+            self._log.append(topic, [row.message for row in rows], now, origins)
+        except Problem as problem:
+            self._refuse(topic, len(rows), problem, now)
+            return []
+        self._accept(topic)
         cut("courier.sent")
         return [Settled(row.id, "sent", attempts=1, shard=row.shard) for row in rows]
+
+    def _refuse(self, topic: str, rows: int, problem: Problem, now: int) -> None:
+        """One of these rows cannot go for now. Those before it are carried one by one: in a batch
+        each attempt would append them again."""
+        self._few[topic] = 1
+        self._more.add(topic)
+        self._refused[topic] = now + REFUSED_PAUSE_MS if rows == 1 else now, str(problem)
+
+    def _accept(self, topic: str) -> None:
+        self._refused.pop(topic, None)
+        limit = 2 * self._few.pop(topic, COURIER_ROWS_MAX)
+        if limit < COURIER_ROWS_MAX:
+            self._few[topic] = limit
 
     # The clock ---------------------------------------------------------------------------------
 

@@ -18,11 +18,11 @@ from msgspec import Struct
 from penstock.contracts.wire import Book
 from penstock.decision import Ref, State
 from penstock.engine.cuts import cut
-from penstock.engine.unit import ENCODE, storable
+from penstock.engine.unit import ENCODE, fits, storable
 from penstock.errors import Contended, StaleOwner, StorageFull, Unreachable
 from penstock.event import Message, root_id
 from penstock.flow import Accepted, Call, Fault, Intake, Reply
-from penstock.limits import INTAKE_GROUP_MAX, INTAKE_QUEUE_MAX
+from penstock.limits import INTAKE_GROUP_MAX, INTAKE_QUEUE_MAX, TRANSACTION_SECONDS_MAX
 from penstock.ports import INTAKE_LANE, Advance, Clock, Outgoing, Saved, Store
 
 FULL = Reply(
@@ -30,7 +30,8 @@ FULL = Reply(
     body=Fault(
         code="storage_full", title="The disk is full",
         detail="Nothing was accepted; reading still works.",
-        fix="Free space where the home folder lies, then repeat with the same Idempotency-Key.",
+        fix="Free space where the home folder or the database lies, then repeat with the same "
+        "Idempotency-Key.",
     ),
     headers={"retry-after": "2"},
 )
@@ -163,14 +164,17 @@ class Gate:
         return [(w.deliver, reply) for w, reply in zip(group, decided, strict=True)]
 
     def _commit(self, group: Sequence[Wanted]) -> list[Reply]:
-        """Again and again, while another owner or another transaction was quicker."""
+        """Again and again, while another owner or another transaction was quicker; but nobody at
+        the door waits for ever for a row that somebody stands on."""
+        until = self._clock.now() + int(TRANSACTION_SECONDS_MAX * 1000)
         while True:
             try:
                 return self._decided(group)
             except StaleOwner:
                 self._epoch = None
-            except Contended:
-                continue
+            except Contended as error:
+                if self._clock.now() >= until:
+                    raise Unreachable(f"another transaction does not end: {error}") from None
 
     def _decided(self, group: Sequence[Wanted]) -> list[Reply]:
         now = self._clock.now()
@@ -263,6 +267,7 @@ class _Pass:
             type_, version, value = self._book.seal(emit.data)
             key = accepted.key if emit.key is None else emit.key
             storable(key)
+            fits(type_, value)
             id_ = root_id(call.now, self._service, *accepted.root, type_, str(n))
             message = Message(
                 key, value, id_, type_, version, call.now, b"", call.trace, self._service

@@ -16,7 +16,7 @@ from penstock.engine.cuts import cut
 from penstock.engine.keeper import Keeper
 from penstock.engine.wakes import Wakes
 from penstock.engine.worker import Progress, Worker
-from penstock.errors import Unreachable
+from penstock.errors import World
 from penstock.limits import POLL_SECONDS
 from penstock.ports import Clock
 
@@ -151,7 +151,7 @@ class Runner:
         if self._tell is None or (not force and time.monotonic() < self._status_at):
             return
         self._status_at = time.monotonic() + STATUS_SECONDS
-        with contextlib.suppress(OSError, Unreachable):  # we lose sight of it, not the work
+        with contextlib.suppress(OSError, World):  # we lose sight of it, not the work
             self._tell(self.status())
 
     def status(self) -> dict[str, Any]:
@@ -163,10 +163,15 @@ class Runner:
             "handled": counts.handled, "duplicates": counts.duplicates,
             "retried": counts.retried, "parked_total": counts.parked,
             "waiting": len(worker.backlog), "parked": worker.backlog.parked,
-            "stopped": worker.stopped, "trouble": worker.trouble,
+            "stopped": worker.stopped, "trouble": worker.trouble | trouble_of(self.courier),
             "alarms": self.keeper.alarms if self.keeper else {},
             "gateways": gateway_states(self.courier) if self.courier else {},
         }
+
+
+def trouble_of(courier: Courier | None) -> dict[str, str]:
+    """Why nothing is carried, or not to every topic."""
+    return {"courier": courier.trouble} if courier is not None and courier.trouble else {}
 
 
 def gateway_states(courier: Courier) -> dict[str, Any]:

@@ -13,9 +13,14 @@ from typing import Any
 
 from penstock.engine.courier import Carried, Courier
 from penstock.engine.keeper import AWAY, Keeper
-from penstock.engine.runner import BLOCKED_PAUSE_SECONDS, STATUS_SECONDS, gateway_states
+from penstock.engine.runner import (
+    BLOCKED_PAUSE_SECONDS,
+    STATUS_SECONDS,
+    gateway_states,
+    trouble_of,
+)
 from penstock.engine.wakes import Wakes
-from penstock.errors import Unreachable
+from penstock.errors import Contended, StorageFull, Unreachable, World
 from penstock.limits import CARRY_POLL_SECONDS, POLL_SECONDS, ROLL_SECONDS
 from penstock.ports import Clock, Roll
 
@@ -81,7 +86,7 @@ class Shift:
         if time.monotonic() >= self._attend_at:
             try:
                 self.courier.shards = self._roll.attend(now)
-            except Unreachable as error:
+            except (Contended, StorageFull, Unreachable) as error:
                 # The shards of before are kept: their epochs fence off what is not ours any more.
                 self.courier.trouble = str(error)
                 return Carried(blocked=True)
@@ -110,15 +115,14 @@ class Shift:
         self._report_at = time.monotonic() + STATUS_SECONDS
         try:
             self._report(self.status())
-        except (OSError, Unreachable):
+        except (OSError, World):
             return  # we lose sight of it, not the work
 
     def status(self) -> dict[str, Any]:
         """What this courier would say of itself."""
-        trouble = {"courier": self.courier.trouble} if self.courier.trouble else {}
         return {
             "service": self.courier.unit.name, "role": "courier", "pid": os.getpid(),
             "at": self._clock.now(), "version": self.courier.unit.service.version,
-            "trouble": trouble, "alarms": dict(self.keeper.alarms),
+            "trouble": trouble_of(self.courier), "alarms": dict(self.keeper.alarms),
             "shards": len(self.courier.shards), "gateways": gateway_states(self.courier),
         }

@@ -155,6 +155,12 @@ def open_record(unit: Unit, record: Record) -> Event | None:
     )
 
 
+def fits(type_: str, value: bytes) -> None:
+    """Is a sealed event small enough to be read again? Raises ``ValueError``."""
+    if len(value) > VALUE_BYTES_MAX:
+        raise ValueError(f"{type_} has {len(value)} bytes, more than {VALUE_BYTES_MAX}")
+
+
 def door_service(door: str, states: dict[str, type]) -> Service:
     """The door as a service that reads nothing: its rows may need a courier like any other's."""
 
@@ -177,8 +183,10 @@ def own_ref(unit: Unit, event: Event) -> Ref:
 def published(
     unit: Unit, cause: Event, topic: str, key: str, sealed: tuple[str, int, bytes], ordinal: int
 ) -> Outgoing:
-    """The row that publishes a sealed event, its id derived from its cause."""
+    """The row that publishes a sealed event, its id derived from its cause. Raises ``ValueError``
+    for one that no reader would open, and not every log takes."""
     type_, version, value = sealed
+    fits(type_, value)
     id_ = child_id(cause.id, unit.name, type_, ordinal)
     message = Message(
         key, value, id_, type_, version, cause.appended_at, cause.id, cause.trace,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
 
@@ -168,8 +168,10 @@ class Worker:
         if new:
             try:
                 self._claim(sorted(new), now)
-            except (StorageFull, Unreachable):
+            except (Contended, StorageFull, Unreachable) as error:
                 self._forget(new)  # claimed again, lest a death goes uncharged
+                if isinstance(error, Contended):  # somebody stands on the lane: that is told
+                    raise Unreachable(f"a lane cannot be claimed: {error}") from None
                 raise
         for (topic, lane), extent in taken.outside.items():
             self._standing.add(lane)
@@ -200,7 +202,7 @@ class Worker:
                 self._positions[topic, claim.lane] = known
         # Rows of a topic that is read no more stay where they are.
         places = {(topic, lane) for topic in self.unit.reads for lane in lanes}
-        rows = self._stored_rows()
+        rows = self._stored_rows()  # those of other lanes are not kept
         self.backlog.put(w for w in rows if (w.record.topic, w.record.partition) in places)
         for lane in lanes:
             spans = self._claims[lane].attempted
@@ -208,17 +210,16 @@ class Worker:
                 self._careful.begin(lane, spans, self._positions)
             self._charge_death(lane, self._died_at(lane), now)
 
-    def _stored_rows(self) -> list[Waiting]:
-        rows: list[Waiting] = []
+    def _stored_rows(self) -> Iterator[Waiting]:
         after = ""
         while True:
             page = self._store.scan(
                 Scan(service=self.unit.name, table="waiting", after=after, limit=PAGE_ROWS_MAX)
             )
-            rows += [row.body for row in page]
+            yield from (row.body for row in page)
             if len(page) < PAGE_ROWS_MAX:
-                return rows
-            last = rows[-1].record
+                return
+            last = page[-1].body.record
             after = f"{last.topic}/{last.partition}/{last.offset}"
 
     def _died_at(self, lane: int) -> tuple[str, int] | None:

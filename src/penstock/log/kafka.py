@@ -8,7 +8,9 @@ which is where Kafka's own clients put it too. ``docs/reference/kafka.md`` tells
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import methodcaller
 from threading import Lock
+from typing import Any
 from weakref import WeakSet
 
 from confluent_kafka import Message as Raw
@@ -25,6 +27,10 @@ from penstock.log.kafka_reader import Ends, Ranges
 from penstock.log.kafka_topics import Change, apply, find, keep_times, make, plan
 from penstock.log.kafka_writer import Appender
 from penstock.ports import Extent, Features, TopicSpec
+
+TIME_MAX = (1 << 48) - 1  # ms
+_given_headers = methodcaller("headers")
+UNNAMED = "penstock-headers-unreadable"  # the note of a record whose headers have no names
 
 
 def nobody(topics: Iterable[str]) -> None:
@@ -153,14 +159,26 @@ class KafkaLog:
 
 
 def records(reader: Reader, topic: str, raws: Sequence[Raw]) -> list[Record]:
-    """The records of one topic in what a client returned."""
+    """The records of one topic in what a client returned. Where the topic takes its writers' times
+    one may be none, or no time of ours: ids begin with it, in six bytes."""
     message = reader.message
     return [
         Record(
-            topic, raw.partition(), raw.offset(), raw.timestamp()[1],  # type: ignore[arg-type]
-            message(raw.key(), raw.value(), raw.headers()),  # type: ignore[arg-type]
+            topic, raw.partition(), raw.offset(),  # type: ignore[arg-type]
+            min(max(raw.timestamp()[1], 0), TIME_MAX),
+            message(raw.key(), raw.value(), _headers(raw)),
         )
         for raw in raws
     ]  # fmt: skip
+
+
+def _headers(raw: Raw) -> Any:
+    """A record's headers. Of one with a header's name that is no UTF-8 the client library makes a
+    list with holes, which crashes the process when it is looked into. Called by C code, and once
+    only, it is refused instead. Such a record is somebody else's, and says so in a note."""
+    try:
+        return _given_headers(raw)
+    except (SystemError, UnicodeError):
+        return [(UNNAMED, b"")]
 
 

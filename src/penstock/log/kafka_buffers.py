@@ -104,11 +104,13 @@ class Buffers:
             self.of.pop(place, None)
             self.moves.pop(place, None)
 
-    def unasked(self, now: float) -> list[Place]:
-        """Places that hold something and that nobody asks for: held lanes, lanes at their cap."""
+    def unasked(self) -> list[Place]:
+        """Places that hold something and that nobody asks for while others are asked for: held
+        lanes, lanes at their cap. A worker that is busy with a batch asks for none."""
+        latest = max((buffer.asked_at for buffer in self.of.values()), default=0.0)
         return [
             place for place, buffer in self.of.items()
-            if buffer.count and buffer.asked_at + UNASKED_SECONDS < now
+            if buffer.count and buffer.asked_at + UNASKED_SECONDS < latest
         ]
 
     @property

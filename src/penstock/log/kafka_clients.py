@@ -17,6 +17,8 @@ from penstock.limits import KAFKA_SECONDS_MAX, VALUE_BYTES_MAX
 from penstock.log.kafka_errors import Ear
 
 RECORD_BYTES_MAX = VALUE_BYTES_MAX + (1 << 20)  # a value with its key and headers
+# A dead letter has a record's bytes in base64, and its story.
+DEAD_BYTES_MAX = RECORD_BYTES_MAX * 4 // 3 + (1 << 20)
 _NAMED = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # What a member with the newer protocol must not say: the broker decides it.
 _BROKER_SIDE = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
@@ -103,9 +105,11 @@ class Clients:
             "enable.idempotence": True, "enable.gapless.guarantee": True, "acks": "all",
             # A message that times out by itself would leave a hole that later ones close.
             "message.timeout.ms": 0, "delivery.report.only.error": True,
-            "message.max.bytes": RECORD_BYTES_MAX, "queue.buffering.max.messages": 200_000,
+            "queue.buffering.max.messages": 200_000,
         }  # fmt: skip
-        usual = {"linger.ms": 5, "compression.type": "lz4"}
+        usual = {
+            "linger.ms": 5, "compression.type": "lz4", "message.max.bytes": DEAD_BYTES_MAX,
+        }  # fmt: skip
         made: Producer = self._made(Producer, ear, {**own, **self._unless_said(usual)})
         return made
 

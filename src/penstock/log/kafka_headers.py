@@ -34,7 +34,7 @@ _MEMORY_MAX = 4096
 _PLAIN = frozenset(
     {SPEC, ID, TYPE, SOURCE, TIME, CONTENT, SCHEMA, TRACE, ORIGIN, UNTIMED, SOURCELESS}
 )
-_BARE = frozenset({ID, ORIGIN, UNTIMED, TIME, SOURCE, TRACE})
+_STORED_MAX = (1 << 63) - 1  # of a number, in waiting rows
 _USUAL = 8  # CloudEvents' version, type, source, id and time, schema, content type, origin
 
 
@@ -92,8 +92,8 @@ class Writer:
         if len(self._constant) >= _MEMORY_MAX:
             self._constant.clear()
         headers = [] if not m.type else [(SPEC, SPEC_VERSION), (TYPE, m.type.encode())]
-        if m.type or m.version:
-            headers.append((SCHEMA, f"{m.type}/{m.version}".encode()))
+        # Always, for by it ours are known: others have CloudEvents' headers, too.
+        headers.append((SCHEMA, f"{m.type}/{m.version}".encode()))
         if m.source:
             headers.append((SOURCE, m.source.encode()))
         elif m.type:
@@ -137,8 +137,8 @@ class Reader:
             if "\0" in name or value is None:
                 raise Unreadable
             return self._ours(name, value, headers) if headers else Message(name, value)
-        except (AttributeError, KeyError, NotHex, Unreadable, ValueError):
-            return foreign(key, value, headers)
+        except (AttributeError, KeyError, NotHex, TypeError, Unreadable, ValueError):
+            return foreign(key, value, headers)  # (a header without a value is a None)
 
     def _ours(self, key: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Message:
         h = dict(headers)
@@ -158,12 +158,9 @@ class Reader:
     def _sparse(
         self, key: str, value: bytes, headers: Sequence[tuple[str, bytes]], h: dict[str, bytes]
     ) -> Message:
-        """A message that says less than most. One without a type and version (a test's, a tool's)
-        says nothing of CloudEvents but an id; anybody else's says more."""
-        if SCHEMA not in h and not all(n in _BARE or n.startswith(NOTE) for n in h):
-            raise Unreadable
-        type_, version = self._schema(h[SCHEMA]) if SCHEMA in h else ("", 0)
-        at = self._time(h[TIME]) if TIME in h else int(h.get(UNTIMED, 0))
+        """A message of ours that says less than most."""
+        type_, version = self._schema(h[SCHEMA])
+        at = self._time(h[TIME]) if TIME in h else _stored(int(h.get(UNTIMED, 0)))
         return Message(
             key, value, unhexlify(h.get(ID, b"")), type_, version, at,
             unhexlify(h.get(ORIGIN, b"").partition(b"-")[0]), h.get(TRACE, b"").decode(),
@@ -174,8 +171,8 @@ class Reader:
         type_, _, version = said.decode().rpartition("/")
         if len(self._schemas) >= _MEMORY_MAX:
             self._schemas.clear()
-        self._schemas[said] = type_, int(version)
-        return type_, int(version)
+        self._schemas[said] = type_, _stored(int(version))
+        return self._schemas[said]
 
     def _text(self, said: bytes, h: dict[str, bytes]) -> str:
         if said == NO_SOURCE:  # never remembered: what it means stands beside it
@@ -190,6 +187,13 @@ class Reader:
             self._times.clear()
         self._times[said] = moment(said.decode())
         return self._times[said]
+
+
+def _stored(number: int) -> int:
+    """A number that every store can keep."""
+    if abs(number) > _STORED_MAX:
+        raise Unreadable
+    return number
 
 
 def _notes(headers: Sequence[tuple[str, bytes]]) -> dict[str, str] | None:

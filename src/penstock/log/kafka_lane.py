@@ -158,13 +158,20 @@ class KafkaLane(Lane):
         except KafkaException as problem:
             self._ear.said.append(str(problem))
             self._over.wait(POLL_SECONDS)
+        except Unreachable as error:  # of who tells what values are: all is fetched again
+            with self._changed:
+                self._silent = str(error)
+            self._over.wait(POLL_SECONDS)
         finally:
             fetcher.close()
 
     def _poll(self, member: Member, fetcher: Consumer, watch: _Watch) -> None:
         while not self._over.is_set():
             wrong = member.poll()
-            if wrong is not None:
+            if isinstance(wrong, Unreachable):
+                with self._changed:
+                    self._silent = str(wrong)
+            elif wrong is not None:
                 self._fail(wrong)
             self._look(member, watch)
             full = self._order(fetcher)
@@ -212,7 +219,8 @@ class KafkaLane(Lane):
         assigned = frozenset() if self._over.is_set() else assigned
         if assigned == self._assigned:
             return
-        gone = [place for place in self._buffers.of if place[1] not in assigned]
+        known = {**self._buffers.of, **self._buffers.moves}
+        gone = [place for place in known if place[1] not in assigned]
         self._buffers.drop(gone)
         self._lost += gone
         self._generation += 1
@@ -224,7 +232,7 @@ class KafkaLane(Lane):
         with self._changed:
             full = self._buffers.full
             if full:
-                idle = self._buffers.unasked(now)
+                idle = self._buffers.unasked()
                 self._buffers.drop(idle)
                 self._lost += idle
             lost, self._lost = self._lost, []

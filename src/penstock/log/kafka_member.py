@@ -7,6 +7,7 @@ partition numbers of all topics it reads, where their counts are equal.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import (
@@ -18,12 +19,14 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from penstock.errors import Unreachable
 from penstock.log.kafka_clients import Clients
 from penstock.log.kafka_errors import ABSENT, CALLERS, Ear, sorted_out
 
 _E = KafkaError
 UNSUPPORTED = frozenset({_E.UNSUPPORTED_VERSION, _E._UNSUPPORTED_FEATURE})
 _UNKNOWN = "not supported"  # a fatal error hides the code that it came of, and tells its words
+REJOIN_SECONDS = 1.0
 Place = tuple[str, int]
 
 
@@ -36,11 +39,12 @@ class Member:
     ) -> None:  # fmt: skip
         self._clients, self._group, self._names, self._changed = clients, group, names, changed
         self.ear = Ear()
-        self._classic = False
+        self._classic, self._join_at = False, 0.0
         self._assigned: frozenset[Place] = frozenset()
         self._client: Consumer | None = self._join()
 
     def _join(self) -> Consumer:
+        self._join_at = time.monotonic() + REJOIN_SECONDS
         client = self._clients.member(self.ear, self._group, classic=self._classic)
         client.subscribe(
             list(self._names), on_assign=self._on_assign, on_revoke=self._on_revoke,
@@ -49,7 +53,10 @@ class Member:
         return client
 
     def poll(self) -> Exception | None:
-        """Let the group's news in; what is wrong where the caller must know."""
+        """Let the group's news in; what is wrong where the caller must know: a ``Problem``, or
+        ``Unreachable`` until it is let in."""
+        if self._client is None and time.monotonic() >= self._join_at:
+            self._client = self._join()
         error = self._heard()
         if error is None:
             return None
@@ -57,11 +64,14 @@ class Member:
         if not self._classic and (code in UNSUPPORTED or (fatal and _UNKNOWN in error.str())):
             self._classic = True
             self._begin_again()
+            self._join_at = 0.0
             return None
         if fatal:  # fenced, or thrown out: a member of another name may come back
             self._begin_again()
         if code in CALLERS or code in ABSENT:
             return sorted_out(error, f"a join of group {self._group}", error_topic(error))
+        if fatal:
+            return Unreachable(f"Kafka has this member out of group {self._group}: {error.str()}")
         return None
 
     def _heard(self) -> KafkaError | None:
@@ -75,10 +85,10 @@ class Member:
         return told.error() if told is not None else None
 
     def _begin_again(self) -> None:
+        """At the next poll, but not again and again: what threw us out may do it for hours."""
         self.crash()
         self._told(frozenset())
         self.ear = Ear()
-        self._client = self._join()
 
     def _told(self, assigned: frozenset[Place]) -> None:
         self._assigned = assigned

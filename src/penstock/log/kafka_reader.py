@@ -80,7 +80,6 @@ class Ends:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._ear.unanswered(doing)
-            answers: list[dict[TopicPartition, Any]] = []
             try:
                 # Both questions are under way before either is waited for.
                 answers = [
@@ -96,7 +95,6 @@ class Ends:
                     return found
                 self.pause()  # an answer without this partition: its offset is -1001
             except KafkaException as problem:
-                _let_go(answers)
                 self._again(problem, doing, asked[0].topic, deadline)
             except TimeoutError:
                 self._hear(doing)
@@ -177,15 +175,6 @@ def _present(answers: Mapping[str, Any], seconds: float) -> dict[str, int]:
             if problem.args[0].code() not in ABSENT:
                 raise
     return found
-
-
-def _let_go(answers: Sequence[dict[TopicPartition, Any]]) -> None:
-    """A failed answer and its own traceback hold each other, and all that waited for it: while a
-    broker is away that would be the memory of the process, until garbage is collected."""
-    for future in (f for answer in answers for f in answer.values() if f.done()):
-        error = future.exception()
-        if error is not None:
-            error.__traceback__ = None
 
 
 def offset_of(raw: Raw) -> int:

@@ -26,16 +26,24 @@ class Registry:
     def id_of(self, subject: str, schema: Any) -> int:
         """The id of a schema under a subject; it is registered where it is not yet."""
         body = {"schemaType": "AVRO", "schema": json.dumps(schema)}
-        path = f"/subjects/{subject}/versions"
-        found = self._ask("POST", path, f"the schema of {subject}", json=body)
-        return int(found["id"])
+        path, what = f"/subjects/{subject}/versions", f"the schema of {subject}"
+        found = self._ask("POST", path, what, json=body)
+        try:
+            return int(found["id"])
+        except (KeyError, TypeError, ValueError):
+            raise _senseless(what) from None
 
     def schema_of(self, id_: int) -> Any:
         """The schema of an id. Raises ``Malformed`` where nobody knows the id."""
-        found = self._ask("GET", f"/schemas/ids/{id_}", f"schema {id_}", unknown_is_malformed=True)
-        if found.get("schemaType", "AVRO") != "AVRO":
-            raise Malformed(f"schema {id_} is no Avro schema")
-        return json.loads(found["schema"])
+        what = f"schema {id_}"
+        found = self._ask("GET", f"/schemas/ids/{id_}", what, unknown_is_malformed=True)
+        try:
+            kind, schema = found.get("schemaType", "AVRO"), found["schema"]
+            return json.loads(schema if kind == "AVRO" else "")
+        except (AttributeError, KeyError):
+            raise _senseless(what) from None
+        except (TypeError, ValueError):
+            raise Malformed(f"{what} is no Avro schema") from None
 
     def _ask(
         self, method: str, path: str, what: str, *, unknown_is_malformed: bool = False, **more: Any
@@ -55,8 +63,16 @@ class Registry:
                 f"{reply.text[:WORDS_MAX]}.",
                 "Look at the subject's compatibility, and at `registry` in [kafka].",
             )
-        return reply.json()
+        try:
+            return reply.json()
+        except ValueError:
+            raise _senseless(what) from None
 
     def close(self) -> None:
         """Let go of the connection."""
         self._http.close()
+
+
+def _senseless(what: str) -> Unreachable:
+    """For an answer of something that stands where the registry should: a proxy, a login page."""
+    return Unreachable(f"what answers {what} is no schema registry")

@@ -16,10 +16,10 @@ from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 from msgspec import Struct
 
-from penstock.catalog.model import KafkaSettings
-from penstock.errors import Conflict
+from penstock.catalog.model import KafkaSettings, dead_of
+from penstock.errors import Conflict, Unreachable
 from penstock.limits import KAFKA_SECONDS_MAX
-from penstock.log.kafka_clients import RECORD_BYTES_MAX
+from penstock.log.kafka_clients import DEAD_BYTES_MAX, RECORD_BYTES_MAX
 from penstock.log.kafka_errors import raised
 from penstock.log.kafka_reader import Ends
 from penstock.ports import TopicSpec
@@ -29,10 +29,11 @@ def wanted_settings(settings: KafkaSettings, spec: TopicSpec) -> dict[str, str]:
     """A topic's settings as Kafka spells them. Bounds that are off are written as off: a
     cluster's own default would drop what the catalog keeps."""
     age, size = spec.retention_seconds, spec.retention_bytes
+    is_dead = spec.name.endswith(dead_of(""))
     wanted = {
         "cleanup.policy": "delete",
         "message.timestamp.type": "LogAppendTime",
-        "max.message.bytes": str(RECORD_BYTES_MAX),
+        "max.message.bytes": str(DEAD_BYTES_MAX if is_dead else RECORD_BYTES_MAX),
         "retention.ms": "-1" if age is None else str(round(age * 1000)),
         # The catalog bounds the topic, Kafka each partition: together they never hold less.
         "retention.bytes": "-1" if size is None else str(max(1, size // spec.partitions)),
@@ -97,7 +98,7 @@ def _wait_for(ends: Ends, names: Sequence[str]) -> None:
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """A topic as the cluster has it; ``settings`` are those that are not the cluster's own."""
+    """A topic as the cluster has it; ``settings`` are all that hold, its own and the cluster's."""
 
     partitions: int
     replication: int
@@ -263,6 +264,7 @@ def keep_times(
         ):  # fmt: skip
             return
         ends.pause()
+    raise Unreachable(f"Kafka's brokers do not show whose times {', '.join(wanted)} take")
 
 
 def _wait_until_seen(

@@ -119,9 +119,10 @@ class Appender:
 
 
 def _watched(messages: Sequence[Message], places: Sequence[int]) -> set[int]:
-    """Whose deliveries are reported: each takes the interpreter's lock, a thousand of them cost
-    more than sending. Within a partition nothing passes a failed message, so the last one speaks
-    for all; the first one, and large ones, tell best why."""
+    """Whose failures are reported: each report takes the interpreter's lock, a thousand of them
+    cost more than sending. The library stops a producer before a message can pass a failed one of
+    its partition (``enable.gapless.guarantee``; none times out), so where one failed the last one
+    did. The first one, and large ones, tell best why."""
     last = {place: at for at, place in enumerate(places)}
     first = {place: len(places) - at for at, place in enumerate(reversed(places), 1)}
     return {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,8 @@ from penstock.ports import SHARDS, Extent
 _ERRORS = msgspec.msgpack.Decoder(tuple[tuple[int, str], ...])
 _LIVE = "(SELECT id FROM scopes WHERE service = ? AND namespace = 'live')"
 SENT = "sent"
+PIECE = 1000  # records at once
+Place = tuple[int, int, int]  # in the order of a file's writes: transaction, kind, number
 UNREAD = -1  # the version before a document's own: nobody knows
 
 
@@ -55,12 +58,25 @@ class Home:
         names = [*(s.name for s in self.house.flow.services), self.house.flow.door]
         return [n for n in names if n and (self.house.home / f"{n}.db").exists()]
 
-    def _of(self, topic: str) -> File:
+    @property
+    def files(self) -> list[str]:
+        """Every file's name: those of services, and those of topics that several write."""
+        catalog = self.house.catalog
+        own = {assemble.owner_file(catalog, topic) for topic in catalog.topics}
+        there = (n for n in sorted(own) if (self.house.home / f"{n}.db").exists())
+        return list(dict.fromkeys([*self.services, *there]))
+
+    def of(self, topic: str) -> File:
+        """The file that a topic lies in."""
         return self.file(assemble.owner_file(self.house.catalog, topic))
+
+    def partitions(self, topic: str) -> int:
+        """How many a topic has here."""
+        return self.of(topic).partitions(topic)
 
     def extents(self, topic: str) -> list[Extent]:
         """First and next offset of each partition."""
-        file, table = self._of(topic), log_table(topic)
+        file, table = self.of(topic), log_table(topic)
         found = []
         for p in range(self.house.catalog.topics[topic].partitions):
             low, high = p << OFFSET_BITS, (p << OFFSET_BITS) + OFFSET_MAX
@@ -76,7 +92,7 @@ class Home:
         """Everything from an offset on, a row of the log at a time."""
         low = (partition << OFFSET_BITS) + start
         high = (partition << OFFSET_BITS) + OFFSET_MAX
-        rows = self._of(topic).stream(
+        rows = self.of(topic).stream(
             f"SELECT at, count, appended_at, codec, crc, body, txn, epoch FROM {log_table(topic)}"
             " WHERE at BETWEEN ? AND ? ORDER BY at", (low, high),
         )  # fmt: skip
@@ -92,6 +108,17 @@ class Home:
         return self.file(service).stream(
             f"SELECT {columns} FROM {table} WHERE scope = {_LIVE} ORDER BY {order}", (service,)
         )
+
+    def count(self, service: str, table: str, where: str) -> int:
+        """How many rows of a service's table are so."""
+        query = f"SELECT count(*) FROM {table} WHERE scope = {_LIVE} AND {where}"
+        return int(self.file(service).run(query, (service,))[0][0])
+
+    def positions(self, service: str) -> Iterator[tuple[int, dict[str, int]]]:
+        """Where each lane stands in the home."""
+        for lane, text in self._rows(service, "lane, positions", "owners", "lane"):
+            if lane >= 0:
+                yield lane, json.loads(text)
 
     def owners(self, service: str, move: Move) -> Iterator[tuple[Any, ...]]:
         """Lanes with their positions where the records are now."""
@@ -133,34 +160,63 @@ class Home:
                 *rest[9:],
             )  # fmt: skip
 
-    def outbox(self, service: str, move: Move) -> list[tuple[Any, ...]]:
+    def outbox(self, service: str, move: Move) -> Iterator[tuple[Any, ...]]:
         """Rows in the order they were made: those there are, and one, closed, for each record
         that the home appended in the commit itself. On a cluster everything leaves by a row, and
         what a log holds is held against them."""
-        made: list[tuple[tuple[int, int, int], tuple[Any, ...]]] = []
+        own = [
+            self._appended(topic, partition, move)
+            for topic in self.house.catalog.topics
+            if assemble.owner_file(self.house.catalog, topic) == service
+            for partition in range(len(move.firsts[topic]))
+        ]
+        # Each of these is in the order of transactions, so memory holds a row of each.
+        for _, row in heapq.merge(self._made(service), *own, key=lambda pair: pair[0]):
+            yield row
+
+    def _made(self, service: str) -> Iterator[tuple[Place, tuple[Any, ...]]]:
         columns = (
             "id, destination, is_topic, shard, key, name, idempotency_key, due, made_at, message,"
             " attempts, retry_at, error, settled_at, outcome, txn, epoch, settled_txn"
         )
-        for id_, *row in self._rows(service, columns, "outbox", "id"):
-            row[1] = bool(row[1])
-            made.append(((row[14], 0, id_), tuple(row)))
-        for topic in self.house.catalog.topics.values():
-            if assemble.owner_file(self.house.catalog, topic.name) == service:
-                made += self._appended(topic.name, move)
-        return [row for _, row in sorted(made, key=lambda pair: pair[0])]
+        for id_, destination, is_topic, *rest in self._rows(service, columns, "outbox", "id"):
+            yield (rest[12], 0, id_), (destination, bool(is_topic), *rest)
 
-    def _appended(self, topic: str, move: Move) -> Iterator[tuple[tuple[int, int, int], Any]]:
-        for partition, first in enumerate(move.firsts[topic]):
-            for piece in self.records(topic, partition, first):
-                for (record, (txn, epoch)) in piece:
-                    if not epoch:
-                        continue  # it came by a row already
-                    m, at = record.message, record.appended_at
-                    row = (
-                        topic, True, slot_of(m.key) % SHARDS, m.key, "", "", 0, at,
-                        message_bytes(m), 1, 0, "", at, SENT, txn, epoch, txn,
-                    )  # fmt: skip
-                    yield (txn, 1, record.offset), row
+    def _appended(
+        self, topic: str, partition: int, move: Move
+    ) -> Iterator[tuple[Place, tuple[Any, ...]]]:
+        for piece in self.records(topic, partition, move.firsts[topic][partition]):
+            for (record, (txn, epoch)) in piece:
+                if not epoch:
+                    continue  # it came by a row already
+                m, at = record.message, record.appended_at
+                row = (
+                    topic, True, slot_of(m.key) % SHARDS, m.key, "", "", 0, at,
+                    message_bytes(m), 1, 0, "", at, SENT, txn, epoch, txn,
+                )  # fmt: skip
+                yield (txn, 1, record.offset), row
+
+    def rows(self, service: str, table: str, move: Move) -> Iterator[tuple[Any, ...]]:
+        """A service's rows of a table as the cluster is to have them."""
+        if table == "marks":
+            return self.marks(service)
+        if table == "documents":
+            return self.documents(service)
+        of: Callable[[str, Move], Iterator[tuple[Any, ...]]] = getattr(self, table)
+        return of(service, move)
+
+    def latest(self, service: str) -> int:
+        """The highest number of a transaction in a service's file."""
+        return int(self.file(service).run("SELECT coalesce(max(txn), 0) FROM owners")[0][0])
 
 
+def pieces(rows: Iterable[list[Copied]]) -> Iterator[list[Copied]]:
+    """Rows of a log put together to what is appended, or compared, at once."""
+    held: list[Copied] = []
+    for row in rows:
+        held += row
+        if len(held) >= PIECE:
+            yield held
+            held = []
+    if held:
+        yield held

@@ -7,7 +7,7 @@ minus that first offset; the difference is the partition's *delta*, the same for
 
 from __future__ import annotations
 
-import time
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +16,21 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from penstock.assemble import WallClock
 from penstock.engine.runner import write_whole
 from penstock.errors import Conflict
 
 FILE = "move.json"
-Step = Literal["copied", "fenced", "switching", "switched", "verified"]
+Step = Literal["copied", "fenced", "switched", "verified"]
 STEPS: tuple[Step, ...] = ("copied", "fenced", "switched", "verified")
 
 
 class Move(Struct, frozen=True, kw_only=True):
-    """``firsts``: the first offset that is copied, by topic, then partition by partition.
-    ``ends``: how many records each partition had in Kafka at the switch; ``txn`` the latest
-    transaction then. ``done``: when each step was done last (ms)."""
+    """``id`` names the move in the database, too. ``firsts``: the first offset that is copied, by
+    topic, then partition by partition. ``ends``: how many records each partition had in Kafka at
+    the switch; ``txn`` the latest transaction then. ``done``: when each step was done last (ms)."""
 
+    id: str
     kafka: str
     prefix: str
     database: str
@@ -38,8 +40,9 @@ class Move(Struct, frozen=True, kw_only=True):
     done: dict[str, int] = {}
 
     def offset(self, topic: str, partition: int, offset: int) -> int:
-        """Where a record, or a position, of the home lies in Kafka."""
-        return offset - self.firsts[topic][partition]
+        """Where a record, or a position, of the home lies in Kafka. A topic that the catalog has
+        no more was not copied: what waits of it stays where it is."""
+        return offset - self.firsts[topic][partition] if topic in self.firsts else offset
 
     def positions(self, lane: int, positions: Mapping[str, int]) -> dict[str, int]:
         """A lane's positions, translated; a topic the move does not know stays out."""
@@ -47,6 +50,11 @@ class Move(Struct, frozen=True, kw_only=True):
             topic: max(0, self.offset(topic, lane, at))
             for topic, at in positions.items() if topic in self.firsts
         }
+
+
+def new_id() -> str:
+    """A name that no other move has."""
+    return secrets.token_hex(8)
 
 
 def read(home: Path) -> Move | None:
@@ -64,7 +72,7 @@ def write(home: Path, move: Move) -> None:
 
 def mark(home: Path, move: Move, step: Step, **more: Any) -> Move:
     """A step is done."""
-    now = time.time_ns() // 1_000_000
+    now = WallClock().now()
     move = replace(move, done={**move.done, step: now}, **more)
     write(home, move)
     return move

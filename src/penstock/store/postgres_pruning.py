@@ -16,6 +16,7 @@ from penstock.store.postgres_session import Session, Statement
 from penstock.store.postgres_values import long, many_bytes, number_of, raw, short
 from penstock.store.pruning import CHECKPOINTS_MAX, PRUNE_ROWS_MAX
 
+READERLESS_MS = 3_600_000  # how long a scope that reads nothing keeps its settled rows
 INTAKE_LANES = -1000  # from here down: lanes of doors, of which each start has one of its own
 _LANES = msgspec.json.Decoder(dict[str, dict[str, int]])
 
@@ -45,9 +46,13 @@ _MARKS = Statement("""
 DELETE FROM marks WHERE scope = $scope AND id IN (
   SELECT id FROM marks WHERE scope = $scope AND id < $until AND txn <= $txn AND id <> ALL($keep)
   ORDER BY id LIMIT $most)""")
+# Up to the first row of a later transaction, for ids and numbers are taken at the same time; what
+# lies behind it goes in a later round. Without that, each round would read all that is kept.
 _ROWS = Statement("""
 DELETE FROM outbox WHERE scope = $scope AND id IN (
   SELECT id FROM outbox WHERE scope = $scope AND txn <= $txn AND settled_txn <= $txn
+    AND id < coalesce((SELECT id FROM outbox WHERE scope = $scope AND txn > $txn
+                       ORDER BY id LIMIT 1), 9223372036854775807)
   ORDER BY id LIMIT $most)""")
 # Asked twice: while the deletion waits for a row's writer, the document may come to life again.
 _TOMBSTONES = Statement("""
@@ -66,7 +71,7 @@ def prune(
     """One bounded round; returns the rows dropped. Whoever is in its way goes first: then it
     drops nothing and is called again."""
     try:
-        horizon = _horizon(session, scope, floors)
+        horizon = _horizon(session, scope, floors, now)
         session.run(_CHECKPOINT, scope=short(scope), now=long(now))
         session.run(_THIN, scope=short(scope), now=long(now), most=long(CHECKPOINTS_MAX))
         return _drop(session, scope, horizon, keep) if horizon else 0
@@ -75,18 +80,22 @@ def prune(
 
 
 def _horizon(
-    session: Session, scope: int, floors: Mapping[tuple[str, int], int]
+    session: Session, scope: int, floors: Mapping[tuple[str, int], int], now: int
 ) -> tuple[int, int] | None:
-    """The newest checkpoint (txn, at) whose positions all lie at or before ``floors``."""
+    """The newest checkpoint (txn, at) whose positions all lie at or before ``floors``. Where
+    nothing is read (a door), there are no marks, and no log that anything must wait for."""
     found = session.run(_CHECKPOINTS, scope=short(scope))
     for n in range(found.ntuples):
         lanes = _LANES.decode(found.get_value(n, 2) or b"{}")
-        if lanes and all(
+        txn, at = number_of(found.get_value(n, 0)), number_of(found.get_value(n, 1))
+        if not lanes and at > now - READERLESS_MS:
+            continue
+        if all(
             offset <= floors.get((topic, int(lane)), 0)
             for lane, topics in lanes.items()
             for topic, offset in topics.items()
         ):
-            return number_of(found.get_value(n, 0)), number_of(found.get_value(n, 1))
+            return txn, at
     return None
 
 

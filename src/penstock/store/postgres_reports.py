@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 
 from penstock.store.postgres_session import Session, Statement
-from penstock.store.postgres_values import raw, text
+from penstock.store.postgres_values import number_of, raw, text
 
 _PUT = Statement("""
 WITH gone AS (DELETE FROM reports WHERE seen_at < now() - interval '1 day')
 INSERT INTO reports(name, seen_at, body) VALUES ($name, now(), $body)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, body = excluded.body""")
 _ALL = Statement(
-    "SELECT body FROM reports WHERE seen_at > now() - interval '1 hour' ORDER BY name"
+    "SELECT body, (extract(epoch FROM now() - seen_at) * 1000)::bigint FROM reports"
+    " WHERE seen_at > now() - interval '1 hour' ORDER BY name"
 )
 
 
@@ -31,12 +32,18 @@ class PostgresReports:
             self._session.run(_PUT, name=text(name), body=raw(msgspec.json.encode(said)))
 
     def all(self) -> list[bytes]:
-        """What each said last, but for those that have been silent for an hour."""
+        """What each said last, but for those that have been silent for an hour; ``silent_ms``
+        says for how long, by the database's clock: those of the machines may differ."""
         with self._lock:
             found = self._session.run(_ALL)
-        return [found.get_value(n, 0) or b"" for n in range(found.ntuples)]
+        return [_aged(found.get_value(n, 0), found.get_value(n, 1)) for n in range(found.ntuples)]
 
     def close(self) -> None:
         """Let go of the connection."""
         with self._lock:
             self._session.drop()
+
+
+def _aged(body: bytes | None, age: bytes | None) -> bytes:
+    said = msgspec.json.decode(body or b"{}")
+    return msgspec.json.encode({**said, "silent_ms": number_of(age)})

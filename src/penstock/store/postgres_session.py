@@ -34,7 +34,7 @@ CLOSE_SECONDS_MAX = 1.0  # another thread's answer is waited for so long; then i
 
 assert LOCK_SECONDS_MAX < STATEMENT_SECONDS_MAX < SILENCE_SECONDS_MAX < TRANSACTION_SECONDS_MAX
 
-_STALE, _CHANGED = "PE001", "PE002"  # raised by our own functions in the database
+_STALE, _CHANGED, _MOVING = "PE001", "PE002", "PE003"  # raised by our own functions in the database
 _CONTENDED = {_CHANGED, "40001", "40P01", "55P03"}
 _UNREACHABLE = {
     "25006",  # read only: the server became a standby
@@ -124,9 +124,9 @@ def address(where: str) -> dict[str, Any]:
     """The parts of a connection string. Raises ``Usage`` for what is none."""
     try:
         return dict(conninfo_to_dict(where))
-    except psycopg.Error as error:
+    except psycopg.Error:  # its words quote the string, and with it a password
         raise Usage(
-            "bad_dsn", f"The address of the database cannot be read: {error}.",
+            "bad_dsn", "The address of the database cannot be read.",
             "Write postgresql://USER@HOST:PORT/DATABASE.",
         ) from None
 
@@ -143,6 +143,8 @@ def shown(where: str) -> str:
     """A connection string as an error may show it: host, port and database."""
     given = address(where)
     host, port = given.get("host") or given.get("hostaddr") or "", given.get("port") or 5432
+    if not re.fullmatch(r"[\d,]+", str(port)):  # half of a password with a slash in it
+        return "the database"
     return f"{host or 'the local socket'}:{port}/{given.get('dbname') or ''}"
 
 
@@ -344,6 +346,9 @@ class Session:
             return StaleOwner(said)
         if state in _CONTENDED:
             return Contended(said)
+        if state == _MOVING:
+            return Conflict("moving", f"{shown(self._where)}: {said}.",
+                            "Finish it: penstock migrate")  # fmt: skip
         if not state or state in _UNREACHABLE or state.startswith("08"):
             return Unreachable(f"{shown(self._where)} does not answer: {said}")
         if state.startswith("53"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any, cast
@@ -19,6 +20,7 @@ from penstock.web.teams import team_states
 from penstock.web.threads import Committer, Reader
 
 OFFSET_DIGITS_MAX = 15
+READY_SECONDS_MAX = 2.0  # whoever probes does not wait much longer
 
 Answer = Callable[[Call], Awaitable[Reply]]
 
@@ -33,6 +35,8 @@ class Own:
     def __init__(self, site: Site, reader: Reader, committer: Committer | None) -> None:
         self._site, self._reader, self._committer = site, reader, committer
         self._readings = {r.name: Reading(r, site.catalog) for r in OWN_ROUTES}
+        self._asking: asyncio.Future[list[str]] | None = None
+        self._latest = ["nothing was read here yet"]
 
     async def reply(self, name: str, scope: Scope, receive: Receive, params: Any) -> Reply:
         """The answer of the route of that name. Raises ``Refused`` and ``Problem``."""
@@ -54,9 +58,18 @@ class Own:
         return await self.healthz(call)
 
     async def ready(self, call: Call) -> Reply:
-        """Ready by itself, or why not."""
+        """Ready by itself, or why not. The reading thread may be waiting for a broker that somebody
+        else's page asked for: then what was found last is told, and asked for is it once."""
         committing = self._committer is not None and self._committer.alive
-        return _readiness(await self._reader.run(own_reasons, self._site, committing))
+        asking = self._asking or asyncio.ensure_future(
+            self._reader.run(own_reasons, self._site, committing)
+        )
+        self._asking = asking
+        done, _ = await asyncio.wait({asking}, timeout=READY_SECONDS_MAX)
+        if done:
+            self._asking = None
+            self._latest = asking.result()
+        return _readiness(self._latest)
 
     async def metrics(self, call: Call) -> Reply:
         """Everything Prometheus scrapes."""
@@ -117,9 +130,12 @@ def _readiness(found: list[str]) -> Reply:
 
 
 def place_of(params: Any) -> Place:
-    """The coordinates in a path. Raises ``Refused`` where they are no numbers."""
+    """The coordinates in a path. Raises ``Refused`` where they are no numbers. An offset may be
+    negative: of what a house brought along and its log no longer held (decision 0021)."""
     for name in ("partition", "offset"):
         text = params[name]
+        if name == "offset":
+            text = text.removeprefix("-")
         if not (text.isascii() and text.isdigit() and len(text) <= OFFSET_DIGITS_MAX):
             refuse(404, "not_found", f"The {name} {text[:20]!r} is no number.", field=name)
     return Place(

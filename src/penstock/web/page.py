@@ -246,6 +246,7 @@ def troubles(status: Status) -> list[str]:
     """One sentence for each thing a person should look at now."""
     found = ["The disk is full: nothing is accepted, reading still works."]
     found = found if status.intake.full else []
+    found += [f"{status.trouble} How far everybody is cannot be told."] if status.trouble else []
     found += [f"{topic}: {why}" for topic, why in status.intake.alarms.items()]
     for service in status.services:
         found += _troubles_of(service)

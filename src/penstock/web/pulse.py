@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 from penstock.limits import TRANSACTION_SECONDS_MAX
 
-STILL_SECONDS = TRANSACTION_SECONDS_MAX + 10.0  # a turn may wait that long for the database
+# A turn may wait so long for the database: one that fell silent is waited for again by the report,
+# the roll or the keeper, each on a connection of its own. A restart would mend none of that.
+STILL_SECONDS = 3 * TRANSACTION_SECONDS_MAX + 10.0
 Why = Callable[[], str]
 
 

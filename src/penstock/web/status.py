@@ -1,7 +1,8 @@
 """What runs, how far it is and what is wrong, gathered at the time of asking.
 
-Every service's process leaves a small file in ``<home>/run/status``; positions and extents come
-from the stores and the log. All of it blocks: the reading thread calls it.
+Every process of a service leaves a small file in ``<home>/run/status``, on a cluster a row of the
+database; positions and extents come from the stores and the log. All of it blocks: the reading
+thread calls it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock import __version__
-from penstock.errors import NotFound, OutsideLog, World
+from penstock.catalog.model import Topic
+from penstock.errors import NotFound, OutsideLog, Unreachable, World
 from penstock.flow import Row, Scan
 from penstock.limits import PARTITIONS_MAX
 from penstock.ports import Extent
@@ -45,7 +48,8 @@ class GatewayState(Struct, frozen=True, kw_only=True):
 
 
 class ServiceState(Struct, frozen=True, kw_only=True):
-    """One service. ``stopped`` and ``trouble`` say why something does not move."""
+    """One service. ``stopped`` and ``trouble`` say why something does not move; ``lag`` None:
+    nobody knows, for the log does not answer."""
 
     service: str
     owner: str = ""
@@ -56,7 +60,7 @@ class ServiceState(Struct, frozen=True, kw_only=True):
     version: str = ""
     at: str = ""
     lanes: tuple[int, ...] = ()
-    lag: int = 0
+    lag: int | None = 0
     oldest_age_seconds: float = 0.0
     handled: int = 0
     duplicates: int = 0
@@ -71,14 +75,15 @@ class ServiceState(Struct, frozen=True, kw_only=True):
 
 
 class TopicState(Struct, frozen=True, kw_only=True):
-    """One topic and what it holds: first and next offset of every partition."""
+    """One topic and what it holds: first and next offset of every partition. ``records`` None:
+    nobody knows, for the log does not answer."""
 
     topic: str
     owner: str
     producer: str
     about: str
     partitions: int
-    records: int
+    records: int | None
     extents: tuple[Extent, ...]
     readers: tuple[str, ...]
 
@@ -104,7 +109,8 @@ class IntakeState(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """Everything at one time (``as_of``)."""
+    """Everything at one time (``as_of``). ``trouble``: why the log could not be asked; what it
+    alone knows is left out then, and not told as nothing."""
 
     as_of: str
     version: str
@@ -115,14 +121,13 @@ class Status(Struct, frozen=True, kw_only=True):
     topics: tuple[TopicState, ...]
     gaps: tuple[Gap, ...]
     crew: tuple[Member, ...]
+    trouble: str = ""
 
 
 def gather(site: Site, *, ages: bool = False) -> Status:
     """The whole status; with ``ages`` also how old the oldest unread records are."""
     now = site.clock.now()
-    topics = topic_states(site)
-    extents = {topic.topic: topic.extents for topic in topics}
-    gaps = tuple(gap for name in _readers(site) for gap in _gaps(site, name, extents, now, ages))
+    topics, gaps, trouble = _asked(site, now, ages)
     gate = site.gate
     intake = IntakeState(open=False)
     if gate is not None:
@@ -132,8 +137,24 @@ def gather(site: Site, *, ages: bool = False) -> Status:
         )
     return Status(
         as_of=moment(now), version=__version__, sandbox=site.sandbox, url=site.url, intake=intake,
-        services=service_states(site, gaps, now), topics=topics, gaps=gaps, crew=crew(site),
+        services=service_states(site, gaps, now), topics=topics, gaps=gaps or (), crew=crew(site),
+        trouble=trouble,
     )
+
+
+def _asked(
+    site: Site, now: int, ages: bool
+) -> tuple[tuple[TopicState, ...], tuple[Gap, ...] | None, str]:
+    """Topics, gaps, and why they could not be told, if so. The log is asked first: where it does
+    not answer nothing more is asked of it."""
+    try:
+        topics = topic_states(site)
+        extents = {topic.topic: topic.extents for topic in topics}
+        every = (_gaps(site, name, extents, now, ages) for name in _readers(site))
+        return topics, tuple(gap for gaps in every for gap in gaps), ""
+    except Unreachable as away:
+        topics = tuple(_topic_state(site, topic, None) for topic in site.catalog.topics.values())
+        return topics, None, str(away)
 
 
 def _readers(site: Site) -> list[str]:
@@ -144,18 +165,18 @@ def _readers(site: Site) -> list[str]:
 
 
 def topic_states(site: Site) -> tuple[TopicState, ...]:
-    """Every topic of the catalog, those without a file yet as empty."""
-    found = []
-    for topic in site.catalog.topics.values():
-        extents = _extents(site, topic.name)
-        found.append(
-            TopicState(
-                topic=topic.name, owner=topic.owner, producer=topic.producer, about=topic.about,
-                partitions=topic.partitions, records=sum(e.next - e.first for e in extents),
-                extents=extents, readers=site.catalog.readers(topic.name),
-            )
-        )
-    return tuple(found)
+    """Every topic of the catalog, those without a file yet as empty. Raises ``Unreachable``."""
+    topics = site.catalog.topics.values()
+    return tuple(_topic_state(site, topic, _extents(site, topic.name)) for topic in topics)
+
+
+def _topic_state(site: Site, topic: Topic, extents: tuple[Extent, ...] | None) -> TopicState:
+    records = None if extents is None else sum(e.next - e.first for e in extents)
+    return TopicState(
+        topic=topic.name, owner=topic.owner, producer=topic.producer, about=topic.about,
+        partitions=topic.partitions, records=records, extents=extents or (),
+        readers=site.catalog.readers(topic.name),
+    )
 
 
 def _extents(site: Site, topic: str) -> tuple[Extent, ...]:
@@ -203,21 +224,30 @@ def _age(site: Site, topic: str, partition: int, offset: int, now: int) -> float
 # Processes ---------------------------------------------------------------------------------------
 
 
-def service_states(site: Site, gaps: tuple[Gap, ...], now: int) -> tuple[ServiceState, ...]:
-    """One state per service, its workers' files added up."""
+def service_states(
+    site: Site, gaps: tuple[Gap, ...] | None, now: int
+) -> tuple[ServiceState, ...]:
+    """One state per service, what its processes said added up; without ``gaps`` its lag is not
+    known."""
     said = _said(site)
-    return tuple(
-        _service(site, name, said.get(name, []), [g for g in gaps if g.service == name], now)
-        for name in _readers(site)
-    )
+
+    def own(name: str) -> list[Gap] | None:
+        return None if gaps is None else [g for g in gaps if g.service == name]
+
+    return tuple(_service(site, n, said.get(n, []), own(n), now) for n in _readers(site))
 
 
 class _Said(Struct, frozen=True, kw_only=True):
-    """One process's status file."""
+    """What one process said of itself."""
+
+    def silence(self, now: int) -> int:
+        """For how long it has said nothing (ms)."""
+        return now - self.at if self.silent_ms is None else self.silent_ms
 
     service: str
     pid: int
     at: int
+    silent_ms: int | None = None  # by one clock for all, where there is one
     role: str = "worker"
     version: str = ""
     lanes: tuple[int, ...] = ()
@@ -245,10 +275,11 @@ def _said(site: Site) -> dict[str, list[_Said]]:
 
 
 def _service(
-    site: Site, name: str, said: list[_Said], gaps: list[Gap], now: int
+    site: Site, name: str, said: list[_Said], gaps: list[Gap] | None, now: int
 ) -> ServiceState:
     entry = site.catalog.services[name]
-    live = [s for s in said if now - s.at <= SILENT_MS]
+    live = [s for s in said if s.silence(now) <= SILENT_MS]
+    live.sort(key=lambda s: s.role != "worker")  # its pid is that of a worker, if there is one
     newest = max(said, key=lambda s: s.at, default=None)
     return ServiceState(
         service=name, owner=entry.owner, about=entry.about,
@@ -256,8 +287,8 @@ def _service(
         pid=live[0].pid if live else None, pids=tuple(s.pid for s in live),
         version=newest.version if newest else "", at=moment(newest.at) if newest else "",
         lanes=tuple(sorted({lane for s in live for lane in s.lanes})),
-        lag=sum(g.messages for g in gaps),
-        oldest_age_seconds=max((g.oldest_age_seconds for g in gaps), default=0.0),
+        lag=None if gaps is None else sum(g.messages for g in gaps),
+        oldest_age_seconds=max((g.oldest_age_seconds for g in gaps or ()), default=0.0),
         **_totals(live or said),
     )
 
@@ -266,8 +297,20 @@ def _totals(said: list[_Said]) -> dict[str, Any]:
     counts = ("handled", "duplicates", "retried", "parked_total", "waiting", "parked")
     merged: dict[str, Any] = {name: sum(getattr(s, name) for s in said) for name in counts}
     merged["stopped"] = next((s.stopped for s in said if s.stopped), "")
-    for name in ("trouble", "alarms", "gateways"):
+    for name in ("trouble", "alarms"):
         merged[name] = {k: v for s in said for k, v in getattr(s, name).items()}
+    merged["gateways"] = _gateways(said)
+    return merged
+
+
+def _gateways(said: list[_Said]) -> dict[str, GatewayState]:
+    """Each gateway as all couriers of the service see it: the rows of all, and the one for which
+    it is not well."""
+    merged: dict[str, GatewayState] = {}
+    for name, state in (each for s in said for each in s.gateways.items()):
+        known = merged.get(name, GatewayState())
+        worse = known if known.state != "closed" else state
+        merged[name] = replace(worse, open_rows=known.open_rows + state.open_rows)
     return merged
 
 

@@ -19,7 +19,8 @@ class Fact(NamedTuple):
     """One record of a log, its row's transaction number and epoch beside it.
 
     ``epoch`` 0: no commit appended it, a courier carried it, or somebody else. ``origin``: the
-    transaction and epoch that made a carried one, as far as its log keeps that.
+    transaction and epoch that made a carried one, as far as its log keeps that. ``unread``: why
+    its value could not be read and lies here as it lay there.
     """
 
     topic: str
@@ -39,6 +40,7 @@ class Fact(NamedTuple):
     source: str
     notes: Mapping[str, str] | None = None
     origin: tuple[int, int] | None = None
+    unread: str = ""
 
     @property
     def made(self) -> tuple[int, int] | None:
@@ -236,6 +238,19 @@ class Flaw(NamedTuple):
     records: tuple[str, ...] = ()
 
 
+class Moved(NamedTuple):
+    """Of a partition that came from a home folder: the offset there of its first record here, and
+    how many came."""
+
+    first: int
+    copied: int
+
+
+def as_bytes(fact: Fact, value: bytes) -> bool:
+    """Are these the record's bytes?"""
+    return value == fact.value
+
+
 class Books(NamedTuple):
     """Everything one audit looks at.
 
@@ -253,8 +268,11 @@ class Books(NamedTuple):
     ask of a gateway may go without a definite outcome; a day where it is not said. ``now``: when
     the books were read, by which records may have come of age; None: nobody knows. ``continues``:
     the services that let the records of a key pass one that is parked. ``accepts``: topics that
-    take records of others. ``is_dense``: the log gives offsets without a gap; ``is_steady``: its
-    clock never goes back.
+    take records of others. ``moved``: of a house that came from a home folder; all places are
+    then told as they were counted there, so that what retention took before is known to be gone,
+    and only letters made since name others. ``same``: is a value that is kept elsewhere that of
+    a record? ``is_dense``: the log gives offsets without a gap; ``is_steady``: its clock never
+    goes back.
     """
 
     topics: Mapping[str, Sequence[Fact]]
@@ -275,6 +293,8 @@ class Books(NamedTuple):
     now: int | None = None
     continues: frozenset[str] = frozenset()
     accepts: frozenset[str] = frozenset()
+    moved: Mapping[tuple[str, int], Moved] = {}
+    same: Callable[[Fact, bytes], bool] = as_bytes
     is_dense: bool = True
     is_steady: bool = True
 

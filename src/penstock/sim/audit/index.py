@@ -395,8 +395,22 @@ class Index:
         except (msgspec.MsgspecError, ValueError, KeyError):
             return None
         kinds = zip(place, (str, int, int), strict=True)
-        fits = all(isinstance(part, kind) for part, kind in kinds)
-        return Letter(fact, said, place) if fits else None
+        if not all(isinstance(part, kind) for part, kind in kinds):
+            return None
+        return Letter(fact, said, self._then(fact, place))
+
+    def _then(self, fact: Fact, place: Place) -> Place:
+        """A place that a record names, as it was counted before the house moved."""
+        moved, here = self.books.moved, self.books.moved.get(fact[:2])
+        if here is not None and fact.offset < here.first + here.copied:
+            return place  # it was written there
+        about = moved.get(place[:2])
+        return place if about is None else (*place[:2], place[2] + about.first)
+
+    def offsets_of(self, fact: Fact) -> tuple[int, ...]:
+        """What a record's offset may have been when an id was made of it."""
+        moved = self.books.moved.get(fact[:2])
+        return (fact.offset,) if moved is None else (fact.offset, fact.offset - moved.first)
 
     @cached_property
     def refused(self) -> frozenset[Place]:

@@ -33,7 +33,7 @@ def values_fit(books: Books, notes: Notes) -> None:
             check = checks.get(name)
             if check is None:
                 check = checks[name] = _check(contracts, name)
-            why = check if isinstance(check, str) else _why(check, fact.value)
+            why = fact.unread or (check if isinstance(check, str) else _why(check, fact.value))
             if why:
                 notes.wrong(fact.key, f"{name}: {why}", fact)
 

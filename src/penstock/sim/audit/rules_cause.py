@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.sim.audit.books import Ask, Books, Fact, Notes, Rule
+from penstock.sim.audit.books import Ask, Books, Fact, Held, Notes, Rule
 from penstock.sim.audit.decode import child_id, ordinal_of, root_id
 from penstock.sim.audit.index import (
     ANSWERS,
@@ -92,7 +92,7 @@ class _Tracing:
         if parent is None and letter.place[0] in self._index.trimmed:
             return  # the record had no id, and its time went with it
         type_ = f"{fact.type}:{fact.topic}:{fact.at}"
-        offsets = [letter.place[2], *self._news(fact)]
+        offsets = [letter.said["offset"], *self._news(fact)]
         if parent is None or all(
             fact.id != child_id(parent, service, type_, offset) for offset in offsets
         ):
@@ -106,7 +106,10 @@ class _Tracing:
     def _news(self, fact: Fact) -> list[int]:
         """Where the news of a discard lies that was discarded as well: it is told once more."""
         lane = self._index.lanes.get((fact.topic, fact.partition), ())
-        return [f.offset for f in lane if f.type == fact.type == DISCARDED and f.key == fact.key]
+        return [
+            offset for f in lane if f.type == fact.type == DISCARDED and f.key == fact.key
+            for offset in self._index.offsets_of(f)
+        ]
 
     def _child(self, fact: Fact, service: str) -> None:
         made_by = service or fact.source
@@ -171,8 +174,8 @@ def _parent(index: Index, letter: Letter) -> bytes | None:
         return None
     if len(named) == 16:
         return named
-    topic, partition, offset = letter.place
-    record = index.at(letter.place)
+    topic, partition, _ = letter.place
+    record, offset = index.at(letter.place), letter.said["offset"]
     at = record.appended_at if record is not None else letter.said.get("appended_at")
     if not isinstance(at, int) or not 0 <= at < 1 << 48:
         return None
@@ -193,31 +196,29 @@ def one_id_one_content(books: Books, notes: Notes) -> None:
             fact = index.by_id.get(ask.event) if ask.is_topic else None
             if fact is not None:
                 notes.saw()
-                if _row_content(ask) != _fact_content(fact):
+                if _row_content(ask) != _fact_content(fact) or not books.same(fact, ask.value):
                     row = f"{service} outbox {ask.id}"
                     notes.wrong(ask.key, "the record is not what the outbox says", row, fact)
         for held in store.held:
-            _same_as_record(index, service, held[:3], (held.key, held.id, held.type, held.value,
-                                                       held.appended_at), notes)  # fmt: skip
+            _same_as_record(index, service, held, notes)
 
 
 def _row_content(ask: Ask) -> tuple[object, ...]:
-    return ask.destination, ask.key, ask.value, ask.type, ask.cause, ask.trace
+    return ask.destination, ask.key, ask.type, ask.cause, ask.trace
 
 
 def _fact_content(fact: Fact) -> tuple[object, ...]:
-    return fact.topic, fact.key, fact.value, fact.type, fact.cause, fact.trace
+    return fact.topic, fact.key, fact.type, fact.cause, fact.trace
 
 
-def _same_as_record(
-    index: Index, service: str, place: tuple[str, int, int], kept: tuple[object, ...],
-    notes: Notes,
-) -> None:  # fmt: skip
-    fact = index.at(place)
+def _same_as_record(index: Index, service: str, held: Held, notes: Notes) -> None:
+    fact = index.at(held[:3])
     if fact is None:
         return
     notes.saw()
-    if kept != (fact.key, fact.id, fact.type, fact.value, fact.appended_at):
+    kept = held.key, held.id, held.type, held.appended_at
+    real = fact.key, fact.id, fact.type, fact.appended_at
+    if kept != real or not index.books.same(fact, held.value):
         notes.wrong(fact.key, f"{service} holds other bytes than the log", fact)
 
 

@@ -103,11 +103,11 @@ def _same_record(index: Index, letter: Letter, notes: Notes) -> None:
         if letter.place[0] not in index.trimmed:
             notes.wrong(letter.fact.key, "it is about a record that is nowhere", letter.fact)
         return
-    told = (_bytes(said.get("value")), said.get("event_id"), said.get("type"),
-            said.get("schema_version"), said.get("appended_at"), said.get("trace"))  # fmt: skip
-    real = (record.value, record.id.hex(), record.type, record.version, record.appended_at,
-            record.trace)  # fmt: skip
-    if told != real:
+    told = (said.get("event_id"), said.get("type"), said.get("schema_version"),
+            said.get("appended_at"), said.get("trace"))  # fmt: skip
+    real = record.id.hex(), record.type, record.version, record.appended_at, record.trace
+    value = _bytes(said.get("value"))
+    if told != real or value is None or not index.books.same(record, value):
         notes.wrong(record.key, "the letter does not hold the record's own bytes", letter.fact,
                     record)  # fmt: skip
 

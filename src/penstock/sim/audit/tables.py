@@ -15,6 +15,7 @@ from penstock.sim.audit.books import (
     Flaw,
     Held,
     Mark,
+    Moved,
     Owner,
     StoreBook,
 )
@@ -30,6 +31,10 @@ _OUTBOX = (
 _WAITING = (
     'topic, partition, "offset", key, state, due, attempts, deaths, kind, appended_at, message,'
     " errors, txn, epoch"
+)
+_MOVED = (
+    "SELECT topic, partition, first, copied FROM moved_offsets JOIN moves ON id = move"
+    " WHERE state = 'switched'"
 )
 Connection = psycopg.Connection[Any]
 
@@ -85,6 +90,14 @@ def read_stores(dsn: str, schema: str, flaws: list[Flaw]) -> dict[str, StoreBook
         return {
             service: _Reader(connection, scope, service, flaws).book() for scope, service in scopes
         }
+
+
+def read_moved(dsn: str, schema: str) -> dict[tuple[str, int], Moved]:
+    """Of a house that moved here, where each partition of its home begins here. Raises
+    ``Unfit``."""
+    with connected(dsn, schema) as connection:
+        rows = _rows(connection, _MOVED)
+    return {(topic, n): Moved(first, copied) for topic, n, first, copied in rows}
 
 
 class _Reader:

@@ -12,12 +12,14 @@ from binascii import unhexlify
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import methodcaller
 from typing import Any, cast
 from uuid import uuid4
 from zlib import crc32
 
 import confluent_kafka as kafka
 
+from penstock.sim.audit.avro import Avro
 from penstock.sim.audit.books import Fact, Flaw
 from penstock.sim.audit.decode import admitted
 from penstock.sim.audit.opening import Unfit
@@ -26,6 +28,7 @@ SILENCE_SECONDS_MAX = 20.0  # without a record or an answer the broker counts as
 PIECE, LOOK_SECONDS = 10_000, 0.05
 KEY_BYTES = "penstock-key"
 Place = tuple[str, int]
+_given = methodcaller("headers")
 Take = Callable[[str, kafka.Message], None]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,8 +38,7 @@ _PLAIN = frozenset(
     ("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "content-type", "traceparent",
      "penstock-schema", "penstock-origin", "penstock-at", "penstock-sourceless")
 )  # fmt: skip
-_BARE = _PLAIN - {"ce_specversion", "ce_type", "content-type", "penstock-schema",
-                  "penstock-sourceless"}  # fmt: skip
+_STORED_MAX = (1 << 63) - 1  # of a number, in tables
 
 
 class Topics:
@@ -44,9 +46,10 @@ class Topics:
 
     def __init__(
         self, client: Mapping[str, Any], prefix: str, flaws: list[Flaw],
-        accepts: Mapping[str, tuple[str, int]],
+        accepts: Mapping[str, tuple[str, int]], avro: Avro | None = None,
     ) -> None:  # fmt: skip
         self._client, self._prefix, self._flaws, self._accepts = client, prefix, flaws, accepts
+        self._avro = avro
         self.facts: dict[str, list[Fact]] = {}
         self.partitions: dict[str, int] = {}
         self.first: dict[Place, int] = {}
@@ -87,6 +90,8 @@ class Topics:
     def _taken(self, topic: str, raw: kafka.Message) -> Fact:
         fact = fact_of(topic, raw)
         self._sums[fact[:3]] = _sum(raw)
+        if self._avro is not None:
+            fact = self._avro.opened(fact, dict(_headers(raw)).get("content-type") or b"")
         return admitted(fact, self._accepts)
 
     def _look_again(self, topic: str, raw: kafka.Message) -> None:
@@ -105,7 +110,12 @@ def _sum(raw: kafka.Message) -> int:
 
 
 def _headers(raw: kafka.Message) -> list[tuple[str, bytes | None]]:
-    return cast(list[tuple[str, bytes | None]], raw.headers() or [])
+    """A name that is no UTF-8 makes of the client's list one with holes, which ends the process
+    where it is looked into; called by C code it is refused instead."""
+    try:
+        return cast(list[tuple[str, bytes | None]], _given(raw) or [])
+    except (SystemError, UnicodeError):
+        return [("penstock-headers-unreadable", b"")]
 
 
 class _Reading:
@@ -212,6 +222,8 @@ def fact_of(topic: str, raw: kafka.Message) -> Fact:
         name = (key or b"").decode()
         if key is None or value is None or "\0" in name:
             raise ValueError("penstock writes a key and a value")
+        if any(said is None and n in _PLAIN for n, said in headers):
+            raise ValueError  # none of ours is without a value
         return _ours(place, name, value, {n: v or b"" for n, v in headers})
     except (KeyError, ValueError):
         notes = {n: _text(v) for n, v in headers}
@@ -228,10 +240,7 @@ def _text(raw: bytes | None) -> str:
 def _ours(
     place: tuple[str, int, int, int], key: str, value: bytes, headers: Mapping[str, bytes]
 ) -> Fact:
-    schema = headers.get("penstock-schema")
-    if headers and schema is None and not all(n in _BARE or n.startswith(_NOTE) for n in headers):
-        raise ValueError("headers of somebody else")
-    type_, _, version = (b"/0" if schema is None else schema).decode().rpartition("/")
+    type_, _, version = headers["penstock-schema"].decode().rpartition("/")
     source = headers["ce_source"].decode() if type_ else headers.get("ce_source", b"").decode()
     if source == "/" and "penstock-sourceless" in headers:
         source = ""
@@ -239,7 +248,7 @@ def _ours(
     cause, _, made = headers.get("penstock-origin", b"").partition(b"-")
     said = _ORIGIN.fullmatch(made)
     return Fact(
-        *place, 0, 0, key, value, unhexlify(headers.get("ce_id", b"")), type_, int(version),
+        *place, 0, 0, key, value, unhexlify(headers.get("ce_id", b"")), type_, _stored(version),
         _time(headers), unhexlify(cause), headers.get("traceparent", b"").decode(), source,
         notes or None, (int(said[1]), int(said[2])) if said else None,
     )
@@ -252,9 +261,15 @@ def _noted(name: str, said: bytes) -> tuple[str, str]:
     return name.removeprefix(_NOTE).replace("%00", "\0").replace("%25", "%"), said.decode()
 
 
+def _stored(said: str | bytes) -> int:
+    if abs(number := int(said)) > _STORED_MAX:
+        raise ValueError("no table holds the number")
+    return number
+
+
 def _time(headers: Mapping[str, bytes]) -> int:
     if "ce_time" not in headers:
-        return int(headers.get("penstock-at", b"0"))
+        return _stored(headers.get("penstock-at", b"0"))
     found = datetime.fromisoformat(headers["ce_time"].decode())
     if found.tzinfo is None:
         raise ValueError("the time names no zone")

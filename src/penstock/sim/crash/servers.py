@@ -171,4 +171,5 @@ def where_of(catalog: Path) -> Where:
         {topic: owner_file(declared, topic) for topic in topics}, cluster.postgres,
         cluster.schema, frozenset(n for n, t in topics.items() if t.wire == "avro"),
         {n: ref for n, t in topics.items() if (ref := t.accepted) is not None},
+        cluster.kafka.registry,
     )  # fmt: skip

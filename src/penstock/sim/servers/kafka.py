@@ -145,7 +145,9 @@ class KafkaNode:
             f"--add-scram={SCRAM}=[name={user.name},password={user.password}]" for user in users
         ]
         _format(written, identity, scram)
-        command = [java(), *JVM, *jvm, "-cp", classpath(), "kafka.Kafka", str(written)]
+        # What Java unpacks for itself goes with the folder, too.
+        own = f"-Djava.io.tmpdir={self.folder}"
+        command = [java(), *JVM, own, *jvm, "-cp", classpath(), "kafka.Kafka", str(written)]
         self._process = Process(command, self.folder / "output", place=self.place)
 
     def start(self) -> None:

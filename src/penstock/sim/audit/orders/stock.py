@@ -63,7 +63,7 @@ def stock_is_conserved(books: Books, notes: Notes) -> None:
     """Every movement follows from the one before and has its reason; the documents agree."""
     index = index_of(books)
     reasons = _Reasons(index)
-    kept = _kept(index)
+    kept = _Kept(index)
     for shelf in index.shelves.values():
         notes.saw()
         _adds_up(index, shelf, reasons, notes)
@@ -138,7 +138,8 @@ def _adds_up(index: Orders, shelf: Shelf, reasons: _Reasons, notes: Notes) -> No
             if place not in reasons.due and not index.young(entry) and _all_kept(index, entry):
                 notes.wrong(shelf.sku, f"{kind} of {quantity} for no reservation", entry.fact)
         after = number(body.get("on_hand")), number(body.get("reserved"))
-        if before is not None:
+        untold = kind == "ship" and place not in reasons.due and index.young(entry)
+        if before is not None and not untold:
             on_hand = before[0] + (quantity if kind in _OF_SHELVES else 0)
             freed = reasons.due.get(place, 0) if kind == "ship" and cause not in gone else 0
             reserved = before[1] + freed + (quantity if kind in _OF_PROMISES else 0)
@@ -190,16 +191,34 @@ def _must_have_moved(index: Orders, supply: Entry) -> bool:
     )
 
 
-def _kept(index: Orders) -> Counter[str] | None:
-    """Pieces of open reservations by SKU; None where not all reservations are in the log."""
-    if index.horizon("inventory"):
-        return None
-    kept: Counter[str] = Counter()
-    for story in index.stories.values():
-        opened = _open(story)
-        if opened is not None:
-            kept += _pieces(opened)
-    return kept
+class _Kept:
+    """Pieces of open reservations by SKU, now or after some transaction: of a house in use the
+    log tells more than the documents, which were read before it."""
+
+    def __init__(self, index: Orders) -> None:
+        self.is_whole = not index.horizon("inventory")  # else reservations are gone from the log
+        self._changes: dict[str, list[tuple[int, int]]] = {}  # SKU -> transaction, pieces
+        for story in index.stories.values():
+            before: Counter[str] = Counter()
+            for entry in story.of("inventory"):
+                after = _pieces(entry) if entry.type == "inventory.reserved" else Counter()
+                for sku in before.keys() | after.keys():
+                    change = _made(entry), after[sku] - before[sku]
+                    self._changes.setdefault(sku, []).append(change)
+                before = after
+        store = index.books.stores.get("inventory")
+        open_ = (a.txn for a in store.asks if a.is_topic and a.settled_at is None) if store else ()
+        self.carried = min(open_, default=None)  # what was decided from here on may not be told yet
+
+    def at(self, sku: str, txn: int | None) -> int:
+        """The pieces kept after a transaction; None: by all that is known."""
+        changes = self._changes.get(sku, ())
+        return sum(pieces for made, pieces in changes if txn is None or made <= txn)
+
+
+def _made(entry: Entry) -> int:
+    """The transaction of a fact, 0 where that is not known."""
+    return (entry.fact.made or (0, 0))[0]
 
 
 def _open(story: Story) -> Entry | None:
@@ -223,9 +242,7 @@ class _Stock(msgspec.Struct, frozen=True):
 _STOCK = msgspec.json.Decoder(_Stock).decode
 
 
-def _document_agrees(
-    index: Orders, shelf: Shelf, kept: Counter[str] | None, notes: Notes
-) -> None:
+def _document_agrees(index: Orders, shelf: Shelf, kept: _Kept, notes: Notes) -> None:
     document = index.documents("inventory", "stock").get(shelf.sku)
     if document is None or not shelf.moves:
         return
@@ -234,10 +251,12 @@ def _document_agrees(
     told = _level(last, "on_hand"), _level(last, "reserved")
     if _was_lowered(index, shelf.sku):
         told = told[0], said[1]
-    open_ = said[1] if kept is None else kept[shelf.sku]
-    live = index.books.until is not None
-    if live and (index.young(last) or document.txn != (last.fact.made or (0,))[0]):
+    is_live = index.books.until is not None
+    if is_live and (index.young(last) or document.txn != _made(last)):
         return
+    if is_live and kept.carried is not None and kept.carried <= document.txn:
+        return
+    open_ = kept.at(shelf.sku, document.txn if is_live else None) if kept.is_whole else said[1]
     if said != told or said[1] != open_:
         detail = f"the document says {said}, the movements {told}, {open_} are reserved"
         notes.wrong(shelf.sku, detail, last.fact)
