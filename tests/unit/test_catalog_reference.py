@@ -17,7 +17,11 @@ DEFAULT = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([\d.]+) \|", re.MULTILINE)
 PLACES: dict[str, type[Struct]] = {
     "At the top": model.Catalog,
     "[platform]": model.Platform,
+    "[people.NAME]": model.Person,
+    "[[people.NAME.holidays]]": model.Holiday,
     "[teams.NAME]": model.Team,
+    "[teams.NAME.rotation]": model.Rotation,
+    "[[teams.NAME.rotation.overrides]]": model.Override,
     "[topics.NAME]": model.Topic,
     "[services.NAME]": model.ServiceEntry,
     "[services.NAME.retry]": model.RetryPolicy,

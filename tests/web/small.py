@@ -197,7 +197,7 @@ FLOW = Flow(
 )
 CATALOG = Catalog(
     name="library", flow="tests.web.small:FLOW",
-    teams={"books": Team(name="books", contacts=(), on_call=())},
+    teams={"books": Team(name="books", contacts=("desk@x",), on_call=("rosa",))},
     topics={
         "books": Topic(name="books", owner="books", producer="door", key="book", partitions=4),
         JOURNAL: Topic(name=JOURNAL, owner="books", producer="", key="key", partitions=4),

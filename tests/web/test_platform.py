@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.catalog.model import KafkaSettings
+from penstock.catalog.model import KafkaSettings, Person, Rotation, Team
 from penstock.entry import Entry
 from penstock.errors import Problem
 from penstock.limits import TEXT_CHARS_MAX
@@ -21,6 +21,8 @@ from penstock.ports import TopicSpec
 from penstock.web.metrics import exposition
 from penstock.web.page import troubles
 from penstock.web.status import GatewayState, gather
+from penstock.web.teams import team_states
+from tests.flows.rig import HandClock
 from tests.support import unused_port
 from tests.web.live import live
 from tests.web.small import NOW, Library
@@ -161,12 +163,37 @@ def test_topics_say_what_they_hold(door: httpx.Client) -> None:
     assert journal["records"] == 0
 
 
+def test_teams_say_what_they_own_and_who_is_on_call(door: httpx.Client) -> None:
+    (books,) = door.get("/teams").json()["teams"]
+    assert books == {
+        "team": "books", "about": "", "contacts": ["desk@x"], "topics": ["books", "journal"],
+        "services": ["door", "reader"], "gateways": [],
+        "on_call": {"person": "rosa", "address": "rosa", "why": "rotation", "until": "",
+                    "backups": []},
+    }  # fmt: skip
+    assert "rosa" in door.get("/").text
+
+
+def test_who_is_on_call_changes_with_the_clock(library: Library) -> None:
+    rotation = Rotation(members=("rosa", "ole"), first_handover="2026-01-05T09:00", period_days=1)
+    people = {name: Person(name=name, address=f"{name}@x") for name in ("rosa", "ole")}
+    teams = {"books": Team(name="books", contacts=("desk@x",), rotation=rotation)}
+    catalog = replace(library.site.catalog, people=people, teams=teams)
+    nine = 1_767_603_600_000
+    site = replace(library.site, catalog=catalog, clock=HandClock(nine - 1))
+    (before,) = team_states(site).teams
+    assert (before.on_call.person, before.on_call.until) == ("ole", "2026-01-05T09:00:00.000Z")
+    (after,) = team_states(replace(site, clock=HandClock(nine))).teams
+    assert (after.on_call.person, after.on_call.address) == ("rosa", "rosa@x")
+
+
 def test_dead_letters_are_listed_with_their_cause(door: httpx.Client, library: Library) -> None:
     assert door.get("/deadletters").json() == {"deadletters": [], "truncated": False}
     library.park("faust", b'{"title": 1}', offset=7, reason="title is no text")
     (letter,) = door.get("/deadletters").json()["deadletters"]
     assert letter["href"] == LETTER
     assert (letter["key"], letter["kind"], letter["owner"]) == ("faust", "torn", "books")
+    assert letter["on_call"] == "rosa"
     assert (letter["reason"], letter["attempts"]) == ("title is no text", 1)
     assert letter["since"] == "2026-01-05T08:00:00.005Z"
     assert door.get("/deadletters?service=reader").json()["deadletters"] == [letter]

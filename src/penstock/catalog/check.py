@@ -6,11 +6,11 @@ where it alone sees the trouble: an unknown name is told of once, by the rule th
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from string import Formatter
 
+from penstock.catalog import staffing
 from penstock.catalog.flaw import Flaw, Keys, near, shown
 from penstock.catalog.model import (
     CLOCK,
@@ -26,6 +26,7 @@ from penstock.catalog.model import (
     dead_of,
     is_count,
 )
+from penstock.catalog.predicates import Flaws, above_zero, all_known, known, within
 from penstock.limits import BATCH_RECORDS_MAX, PARTITIONS_MAX
 
 NAME_CHARS_MAX = 64
@@ -41,40 +42,10 @@ _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,100}")
 _DOTTED = re.compile(rf"{_MODULE.pattern}:{_MODULE.pattern}")
 
-Flaws = Iterator[Flaw]
-
 
 def check(catalog: Catalog) -> list[Flaw]:
     """Everything that breaks a rule, in the order of the rules."""
     return [flaw for rule in RULES for flaw in rule(catalog)]
-
-
-def _known(path: Keys, name: str, known: Collection[str], what: str) -> Flaws:
-    if name not in known:
-        yield Flaw(path, f"there is no {what} {shown(name)}.", near(name, known))
-
-
-def _all_known(path: Keys, names: Iterable[str], known: Collection[str], what: str) -> Flaws:
-    seen: set[str] = set()
-    for number, name in enumerate(names):
-        here = (*path, str(number))
-        yield from _known(here, name, known, what)
-        if name in seen:
-            yield Flaw(here, f"{shown(name)} is there twice.", "Keep one.")
-        seen.add(name)
-
-
-def _within(path: Keys, value: float, low: float, high: float = math.inf) -> Flaws:
-    """A number from ``low`` to ``high``, both allowed."""
-    if value < low:
-        yield Flaw(path, f"must be at least {low:g}, and is {shown(value)}.")
-    elif value > high:
-        yield Flaw(path, f"must be at most {high:g}, and is {shown(value)}.")
-
-
-def _above_zero(path: Keys, value: float | None) -> Flaws:
-    if value is not None and value <= 0:
-        yield Flaw(path, f"must be above 0, and is {shown(value)}.")
 
 
 # Names -----------------------------------------------------------------------------------------
@@ -83,8 +54,8 @@ def _above_zero(path: Keys, value: float | None) -> Flaws:
 def names_are_plain(c: Catalog) -> Flaws:
     """Names become parts of file names, of topics and of addresses."""
     tables: Mapping[str, Iterable[str]] = {
-        "teams": c.teams, "topics": c.topics, "services": c.services, "gateways": c.gateways,
-        "stages": c.stages,
+        "people": c.people, "teams": c.teams, "topics": c.topics, "services": c.services,
+        "gateways": c.gateways, "stages": c.stages,
     }  # fmt: skip
     yield from _plain(("name",), c.name, _NAME)
     for table, names in tables.items():
@@ -118,27 +89,16 @@ def owners_exist(c: Catalog) -> Flaws:
     }  # fmt: skip
     for table, found in rows.items():
         for name, row in found.items():
-            yield from _known((table, name, "owner"), row.owner, c.teams, "team")
+            yield from known((table, name, "owner"), row.owner, c.teams, "team")
 
 
 def the_journal_is_owned(c: Catalog) -> Flaws:
     """The journal is the platform's own topic."""
     path = ("platform", "owner")
     if c.platform is not None:
-        yield from _known(path, c.platform.owner, c.teams, "team")
+        yield from known(path, c.platform.owner, c.teams, "team")
     elif not (JOURNAL in c.topics and c.topics[JOURNAL].owner):
         yield Flaw(path, "is missing.", "Name the team that the journal belongs to.")
-
-
-def teams_can_be_reached(c: Catalog) -> Flaws:
-    """A team has an address and somebody to wake."""
-    for name, team in c.teams.items():
-        for key, said in (("contacts", team.contacts), ("on_call", team.on_call)):
-            if not said:
-                yield Flaw(("teams", name, key), "is empty.", "Name at least one.")
-            for number, text in enumerate(said):
-                if not text.strip():
-                    yield Flaw(("teams", name, key, str(number)), "is empty.")
 
 
 # Topics ----------------------------------------------------------------------------------------
@@ -151,7 +111,7 @@ def producers_exist(c: Catalog) -> Flaws:
         if name == JOURNAL and topic.producer != JOURNAL:
             yield Flaw(path, f"must be {JOURNAL}: a service of the platform writes it.")
         elif name != JOURNAL:
-            yield from _known(path, topic.producer, c.services, "service")
+            yield from known(path, topic.producer, c.services, "service")
 
 
 def the_journal_is_whole(c: Catalog) -> Flaws:
@@ -169,8 +129,8 @@ def the_journal_is_whole(c: Catalog) -> Flaws:
     if said.checkpoint_file and not said.checkpoint_file.startswith("/"):
         text = f"{shown(said.checkpoint_file)} is no full path."
         yield Flaw(("journal", "checkpoint_file"), text, "Begin it with a slash.")
-    yield from _within(("journal", "checkpoint_every"), said.checkpoint_every, 1)
-    yield from _within(("journal", "checkpoint_seconds"), said.checkpoint_seconds, 1, 86_400)
+    yield from within(("journal", "checkpoint_every"), said.checkpoint_every, 1)
+    yield from within(("journal", "checkpoint_seconds"), said.checkpoint_seconds, 1, 86_400)
 
 
 def producers_write(c: Catalog) -> Flaws:
@@ -220,8 +180,8 @@ def retention_keeps_something(c: Catalog) -> Flaws:
     """No bound keeps everything; a bound of nothing would keep nothing."""
     for name, topic in c.topics.items():
         path = ("topics", name)
-        yield from _above_zero((*path, "retention_seconds"), topic.retention_seconds)
-        yield from _above_zero((*path, "retention_bytes"), topic.retention_bytes)
+        yield from above_zero((*path, "retention_seconds"), topic.retention_seconds)
+        yield from above_zero((*path, "retention_bytes"), topic.retention_bytes)
 
 
 def foreign_schemas_are_named(c: Catalog) -> Flaws:
@@ -241,7 +201,7 @@ def the_cluster_can_be_found(c: Catalog) -> Flaws:
         yield Flaw(("postgres", "dsn"), "is empty.", "Write postgresql://user@host/database.")
     for name, topic in c.topics.items():
         if topic.replication is not None:
-            yield from _within(("topics", name, "replication"), topic.replication, 1)
+            yield from within(("topics", name, "replication"), topic.replication, 1)
     kafka = c.kafka
     if kafka is None:
         return
@@ -251,9 +211,9 @@ def the_cluster_can_be_found(c: Catalog) -> Flaws:
     if not _PREFIX.fullmatch(kafka.prefix):
         text = f"{shown(kafka.prefix)} cannot begin a name in Kafka."
         yield Flaw(("kafka", "prefix"), text, "Use letters, digits, dots, dashes, underscores.")
-    yield from _within(("kafka", "replication"), kafka.replication, 1)
+    yield from within(("kafka", "replication"), kafka.replication, 1)
     if kafka.min_insync is not None:
-        yield from _within(("kafka", "min_insync"), kafka.min_insync, 1, kafka.replication)
+        yield from within(("kafka", "min_insync"), kafka.min_insync, 1, kafka.replication)
     if kafka.registry and not kafka.registry.startswith(("http://", "https://")):
         text = f"{shown(kafka.registry)} is no address of a registry."
         yield Flaw(("kafka", "registry"), text, "Write http://host:port.")
@@ -267,9 +227,9 @@ def services_name_what_exists(c: Catalog) -> Flaws:
     gateways = {*c.gateways, CLOCK}
     for name, s in c.services.items():
         path = ("services", name)
-        yield from _all_known((*path, "reads"), s.reads, c.topics, "topic")
-        yield from _all_known((*path, "writes"), s.writes, c.topics, "topic")
-        yield from _all_known((*path, "asks"), s.asks, gateways, "gateway")
+        yield from all_known((*path, "reads"), s.reads, c.topics, "topic")
+        yield from all_known((*path, "writes"), s.writes, c.topics, "topic")
+        yield from all_known((*path, "asks"), s.asks, gateways, "gateway")
 
 
 def lanes_are_equal(c: Catalog) -> Flaws:
@@ -315,11 +275,11 @@ def services_are_bounded(c: Catalog) -> Flaws:
     """Workers, batches, attempts and objectives lie where the engine can keep them."""
     for name, s in c.services.items():
         path = ("services", name)
-        yield from _within((*path, "workers"), s.workers, 1, WORKERS_MAX)
-        yield from _within((*path, "batch"), s.batch, 1, BATCH_RECORDS_MAX)
+        yield from within((*path, "workers"), s.workers, 1, WORKERS_MAX)
+        yield from within((*path, "batch"), s.batch, 1, BATCH_RECORDS_MAX)
         yield from _bounded((*path, "retry"), s.retry)
         if s.slo:
-            yield from _above_zero((*path, "slo", "latency_seconds"), s.slo.latency_seconds)
+            yield from above_zero((*path, "slo", "latency_seconds"), s.slo.latency_seconds)
             if not 0 < s.slo.objective < 1:
                 text = f"must lie between 0 and 1, and is {s.slo.objective:g}."
                 yield Flaw((*path, "slo", "objective"), text, "0.99 means 99 of 100 records.")
@@ -327,11 +287,11 @@ def services_are_bounded(c: Catalog) -> Flaws:
 
 def _bounded(path: Keys, retry: RetryPolicy) -> Flaws:
     """Attempts are counted from one, and delays never shrink."""
-    yield from _within((*path, "attempts"), retry.attempts, 1, UNCOUNTED)
-    yield from _above_zero((*path, "first_delay_seconds"), retry.first_delay_seconds)
-    yield from _within((*path, "factor"), retry.factor, 1)
+    yield from within((*path, "attempts"), retry.attempts, 1, UNCOUNTED)
+    yield from above_zero((*path, "first_delay_seconds"), retry.first_delay_seconds)
+    yield from within((*path, "factor"), retry.factor, 1)
     longest = (*path, "max_delay_seconds")
-    yield from _within(longest, retry.max_delay_seconds, max(0, retry.first_delay_seconds))
+    yield from within(longest, retry.max_delay_seconds, max(0, retry.first_delay_seconds))
 
 
 # Gateways --------------------------------------------------------------------------------------
@@ -341,11 +301,11 @@ def gateways_are_bounded(c: Catalog) -> Flaws:
     """Rates, calls in flight, times and the breaker."""
     for name, g in c.gateways.items():
         path = ("gateways", name)
-        yield from _above_zero((*path, "rate"), g.rate)
-        yield from _within((*path, "max_in_flight"), g.max_in_flight, 1, IN_FLIGHT_MAX)
-        yield from _above_zero((*path, "timeout_seconds"), g.timeout_seconds)
-        yield from _within((*path, "breaker", "failures"), g.breaker.failures, 1)
-        yield from _above_zero((*path, "breaker", "open_seconds"), g.breaker.open_seconds)
+        yield from above_zero((*path, "rate"), g.rate)
+        yield from within((*path, "max_in_flight"), g.max_in_flight, 1, IN_FLIGHT_MAX)
+        yield from above_zero((*path, "timeout_seconds"), g.timeout_seconds)
+        yield from within((*path, "breaker", "failures"), g.breaker.failures, 1)
+        yield from above_zero((*path, "breaker", "open_seconds"), g.breaker.open_seconds)
         yield from _bounded((*path, "retry"), g.retry)
         if g.retry.attempts < UNCOUNTED:
             text = "calls are not counted: buffer_seconds is their bound."
@@ -394,16 +354,16 @@ def stages_name_services(c: Catalog) -> Flaws:
         path = ("stages", name)
         if not stage.services:
             yield Flaw((*path, "services"), "is empty.", "Name the services it consists of.")
-        yield from _all_known((*path, "services"), stage.services, c.services, "service")
-        yield from _above_zero((*path, "rto_seconds"), stage.rto_seconds)
-        yield from _within((*path, "rpo_seconds"), stage.rpo_seconds, 0)
+        yield from all_known((*path, "services"), stage.services, c.services, "service")
+        yield from above_zero((*path, "rto_seconds"), stage.rto_seconds)
+        yield from within((*path, "rpo_seconds"), stage.rpo_seconds, 0)
 
 
 def permissions_are_known(c: Catalog) -> Flaws:
     """A client may hold what is declared, so that a misspelt permission is no silent refusal."""
     for name, client in c.clients.items():
         path = ("clients", name, "may")
-        yield from _all_known(path, client.may, c.permissions, "permission")
+        yield from all_known(path, client.may, c.permissions, "permission")
 
 
 RULES: tuple[Callable[[Catalog], Flaws], ...] = (
@@ -411,7 +371,7 @@ RULES: tuple[Callable[[Catalog], Flaws], ...] = (
     names_are_free,
     owners_exist,
     the_journal_is_owned,
-    teams_can_be_reached,
+    *staffing.RULES,
     producers_exist,
     the_journal_is_whole,
     producers_write,

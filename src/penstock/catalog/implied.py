@@ -1,4 +1,4 @@
-"""What a catalog need not say: answers, dead letters, the journal, and who reads them.
+"""What a catalog need not say: answers, dead letters, the journal, who reads them, who is local.
 
 Every service with a handler has ``<service>.answers`` (outcomes of its asks, wakes, discards) and
 ``<service>.dead``; it reads its own answers, and the journal, where operators' requests lie. The
@@ -16,17 +16,21 @@ from penstock.catalog.model import (
     CHECKPOINT_FILE,
     CHECKPOINT_URL,
     CLOCK,
+    EVERY_TEAM,
     JOURNAL,
     JOURNAL_HANDLER,
+    LOCAL,
     PLATFORM,
     Catalog,
     GatewayEntry,
+    Person,
     ServiceEntry,
     Topic,
     answers_of,
     dead_of,
     is_count,
 )
+from penstock.catalog.roles import ADMIN
 from penstock.limits import PARTITIONS_DEFAULT
 
 
@@ -46,7 +50,10 @@ def with_implied(catalog: Catalog) -> Catalog:
     asks = (CLOCK, *_witnesses(catalog, "")) if _witnesses(catalog, "") else ()
     services = {name: _reading(s) for name, s in catalog.services.items()}
     services.setdefault(JOURNAL, _reading(msgspec.structs.replace(keeping, asks=asks)))
-    return msgspec.structs.replace(catalog, topics=topics, services=services, gateways=gateways)
+    people = {LOCAL: _local(), **catalog.people}
+    return msgspec.structs.replace(
+        catalog, topics=topics, services=services, gateways=gateways, people=people
+    )
 
 
 def _keeping(
@@ -75,6 +82,11 @@ def _witnesses(catalog: Catalog, owner: str) -> dict[str, GatewayEntry]:
                 about=f"Keeps the journal's head outside: a {setting}.",
             )
     return found
+
+
+def _local() -> Person:
+    """Who may read the home folder may do everything anyway: so the user of this machine may."""
+    return Person(name=LOCAL, roles={EVERY_TEAM: (ADMIN,)}, about="The user of this machine.")
 
 
 def _usual(catalog: Catalog, services: Iterable[ServiceEntry]) -> int:

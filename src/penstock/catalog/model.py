@@ -15,6 +15,8 @@ CHECKPOINT_FILE, CHECKPOINT_URL = "checkpoint-file", "checkpoint-url"
 WITNESSES = (CHECKPOINT_FILE, CHECKPOINT_URL)  # the built-in gateways of the journal
 JOURNAL_HANDLER = "penstock.ops.journal:service"  # called with the catalog
 PLATFORM = frozenset({JOURNAL})  # services that no catalog declares and no flow brings
+LOCAL = "local"  # who calls without saying who: the user of this machine
+EVERY_TEAM = "*"
 
 
 def answers_of(service: str) -> str:
@@ -38,12 +40,54 @@ class Platform(Struct, frozen=True, kw_only=True):
     owner: str
 
 
+class Holiday(Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """Days that a person is away, from midnight to midnight in the person's own zone. ``from``
+    and ``to`` are dates, both included; without ``to`` it is one day."""
+
+    from_: str
+    to: str = ""
+
+
+class Person(Struct, frozen=True, kw_only=True):
+    """Somebody with a name: ``address`` is where they are woken, ``zone`` an IANA zone, ``roles``
+    the roles they hold, by team (``*``: in every one)."""
+
+    name: str
+    address: str = ""
+    zone: str = "UTC"
+    roles: dict[str, tuple[str, ...]] = {}
+    holidays: tuple[Holiday, ...] = ()
+    about: str = ""
+
+
+class Override(Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """``person`` is on call from ``from`` until before ``to``, whoever's turn it is. Both are
+    local times of the rotation's zone."""
+
+    from_: str
+    to: str
+    person: str
+
+
+class Rotation(Struct, frozen=True, kw_only=True):
+    """Who is on call: ``members`` take turns of ``period_days``. The first one's turn begins at
+    ``first_handover``, a local time of ``zone``; every further handover is at that time of day."""
+
+    members: tuple[str, ...]
+    first_handover: str
+    zone: str = "UTC"
+    period_days: int = 7
+    overrides: tuple[Override, ...] = ()
+
+
 class Team(Struct, frozen=True, kw_only=True):
-    """An owner: ``contacts`` are addresses, ``on_call`` who is woken."""
+    """An owner: ``contacts`` are addresses; ``rotation`` says who is woken, or ``on_call``, where
+    that never changes: people, or addresses."""
 
     name: str
     contacts: tuple[str, ...]
-    on_call: tuple[str, ...]
+    on_call: tuple[str, ...] = ()
+    rotation: Rotation | None = None
     about: str = ""
 
 
@@ -239,6 +283,7 @@ class Catalog(Struct, frozen=True, kw_only=True):
     name: str
     flow: str
     platform: Platform | None = None
+    people: dict[str, Person] = {}
     teams: dict[str, Team]
     topics: dict[str, Topic]
     services: dict[str, ServiceEntry]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -116,7 +117,8 @@ class _Reader:
         taken = _TAKEN[type(kind)]
         is_lie = isinstance(value, bool) and not isinstance(kind, inspect.BoolType)
         if is_lie or not isinstance(value, taken):
-            self._wrong(path, f"must be {_WANTED[type(kind)]}, and is {shown(value)}.")
+            hint = f'Write "{shown(value)}".' if isinstance(value, date) else ""
+            self._wrong(path, f"must be {_WANTED[type(kind)]}, and is {shown(value)}.", hint)
             return _neutral(field, kind)
         return self._inner(path, kind, value, field)
 

@@ -16,6 +16,7 @@ from penstock.cli.output import output_option, say, show_one, show_rows
 HIDDEN = "(set)"
 TABLES = ("teams", "topics", "services", "gateways", "stages", "clients")
 COLUMNS = {
+    "people": ("name", "address", "zone", "roles"),
     "teams": ("name", "contacts", "on_call"),
     "topics": ("name", "class", "owner", "producer", "key", "partitions", "kept"),
     "services": ("name", "owner", "workers", "after_park", "attempts", "worst_case_seconds"),
@@ -29,7 +30,7 @@ DAY_SECONDS = 86_400
 
 @click.group()
 def catalog() -> None:
-    """The declared world: teams, topics, services, gateways, stages, clients.
+    """The declared world: people, teams, topics, services, gateways, stages, clients.
 
     A catalog is a TOML file; docs/reference/catalog.md has every key. Without --catalog (or
     PENSTOCK_CATALOG) it is that of the flow that ships.
@@ -145,6 +146,8 @@ def _rows(found: Catalog, table: str) -> list[dict[str, Any]]:
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
     cells = {k: ", ".join(v) if _is_names(v) else v for k, v in row.items()}
+    if row.get("rotation"):
+        cells["on_call"] = f"{', '.join(row['rotation']['members'])} in turn"
     # the door handles no records, so it never tries one again
     if row.get("handler") and "worst_case" in row:
         cells["attempts"] = row["worst_case"]["attempts"]

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from penstock import assemble
+from penstock.catalog.rotation import on_call
 from penstock.cli.output import known, moment, output_option, say, show_one, show_rows
 from penstock.entry import DiscardRequested, RetryRequested
 from penstock.errors import Inconclusive, NotFound, Usage
@@ -57,9 +58,11 @@ def name_of(service: str, row: Waiting) -> str:
 def _summary(house: assemble.House, service: str, row: Waiting) -> dict[str, Any]:
     m = row.record.message
     since = row.errors[0][0] if row.errors else row.record.appended_at
+    owner = house.catalog.services[service].owner
     return {
-        "id": name_of(service, row), "service": service,
-        "owner": house.catalog.services[service].owner, "key": m.key, "type": m.type,
+        "id": name_of(service, row), "service": service, "owner": owner,
+        "on_call": on_call(owner, assemble.WallClock().now(), house.catalog).person,
+        "key": m.key, "type": m.type,
         "kind": row.kind, "reason": row.errors[-1][1] if row.errors else row.kind,
         "attempts": len(row.errors), "since": moment(since),
         "holds_key": row.state == "parked",

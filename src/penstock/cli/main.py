@@ -30,6 +30,7 @@ COMMANDS = {
     "journal": ("penstock.cli.journal:journal", "The journal: show it, find out who changed it."),
     "schema": ("penstock.cli.schema:schema", "Contracts: snapshot, check, diff."),
     "catalog": ("penstock.cli.catalog:catalog", "The declared world: check and show it."),
+    "people": ("penstock.cli.people:people", "People: who is there, and who is on call."),
     "migrate": ("penstock.cli.moving:migrate", "Move a home to a cluster, and back."),
     "db": ("penstock.cli.db:db", "The database of a cluster: migrate, status, views."),
     "audit": ("penstock.cli.audit:audit_command", "Hold a home folder against the promises."),

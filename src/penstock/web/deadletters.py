@@ -17,6 +17,7 @@ from penstock.flow import Scan
 from penstock.limits import PAGE_ROWS_MAX, TEXT_CHARS_MAX
 from penstock.ports import Waiting
 from penstock.web.site import Site
+from penstock.web.teams import person_now
 from penstock.web.text import moment
 
 Verb = Literal["retry", "discard"]
@@ -25,7 +26,8 @@ VISIBLE = r"[^\s\x1c-\x1f\x85\ufeff]"  # no blank to Python nor to JavaScript
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """One parked record. ``id`` names it; ``holds_key``: later records of its key wait."""
+    """One parked record. ``id`` names it; ``on_call`` is who is on call for its owner now;
+    ``holds_key``: later records of its key wait."""
 
     id: str
     service: str
@@ -39,6 +41,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     since: str
     attempts: int
     owner: str
+    on_call: str
     holds_key: bool
     href: str
 
@@ -109,11 +112,12 @@ def parked(site: Site, service: str = "") -> DeadLetters:
     found: list[DeadLetter] = []
     truncated = False
     for name in [service] if service else names:
+        who = _on_call(site, name)
         for state in ("parked", "aside"):
             what = Scan(service=name, table="waiting", label=state, limit=PAGE_ROWS_MAX)
             rows = [row.body for row in site.scan(what)]
             truncated |= len(rows) == PAGE_ROWS_MAX
-            found += [_letter(site, name, row) for row in rows if _open(row)]
+            found += [_letter(site, name, row, who) for row in rows if _open(row)]
     found.sort(key=lambda letter: (letter.since, letter.id), reverse=True)
     return DeadLetters(deadletters=tuple(found), truncated=truncated)
 
@@ -122,7 +126,13 @@ def _open(row: Waiting) -> bool:
     return row.state == "parked" or (row.state == "aside" and not row.due)
 
 
-def _letter(site: Site, service: str, row: Waiting) -> DeadLetter:
+def _on_call(site: Site, service: str) -> str:
+    """Who is on call now for the team that owns the service."""
+    entry = site.catalog.services.get(service)
+    return person_now(site, entry.owner) if entry else ""
+
+
+def _letter(site: Site, service: str, row: Waiting, who: str) -> DeadLetter:
     record, entry = row.record, site.catalog.services.get(service)
     place = Place(
         service=service, topic=record.topic, partition=record.partition, offset=record.offset
@@ -132,7 +142,7 @@ def _letter(site: Site, service: str, row: Waiting) -> DeadLetter:
         id=place.id, service=service, topic=record.topic, partition=record.partition,
         offset=record.offset, key=record.message.key, type=record.message.type, kind=row.kind,
         reason=row.errors[-1][1] if row.errors else row.kind, since=moment(since),
-        attempts=len(row.errors), owner=entry.owner if entry else "",
+        attempts=len(row.errors), owner=entry.owner if entry else "", on_call=who,
         holds_key=row.state == "parked", href=f"/deadletters/{place.id}",
     )
 
@@ -142,7 +152,8 @@ def story(site: Site, place: Place) -> DeadLetterStory:
     row = _find(site, place)
     m = row.record.message
     return DeadLetterStory(
-        deadletter=_letter(site, place.service, row), event_id=m.id.hex(),
+        deadletter=_letter(site, place.service, row, _on_call(site, place.service)),
+        event_id=m.id.hex(),
         schema_version=m.version, trace=m.trace, cause=m.cause.hex(),
         appended_at=moment(row.record.appended_at), value_bytes=len(m.value),
         story=tuple(Attempted(at=moment(at), error=error) for at, error in row.errors),

@@ -16,6 +16,7 @@ from penstock.web.requests import Reading, Receive, Scope
 from penstock.web.routes import OWN_ROUTES, Alive, Readiness, Services, Topics
 from penstock.web.site import Site
 from penstock.web.status import gather, own_reasons, reasons, topic_states
+from penstock.web.teams import team_states
 from penstock.web.threads import Committer, Reader
 
 OFFSET_DIGITS_MAX = 15
@@ -96,6 +97,10 @@ class Own:
     async def list_services(self, call: Call) -> Reply:
         """Every service."""
         return Reply(body=Services((await self._reader.run(gather, self._site)).services))
+
+    async def list_teams(self, call: Call) -> Reply:
+        """Every team."""
+        return Reply(body=await self._reader.run(team_states, self._site))
 
     async def list_deadletters(self, call: Call) -> Reply:
         """What is parked."""

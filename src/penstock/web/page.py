@@ -27,6 +27,7 @@ from penstock.web.problems import refuse
 from penstock.web.requests import BODY_SECONDS_MAX, Receive, Scope, headers_of, query_of, read_body
 from penstock.web.site import Site
 from penstock.web.status import ServiceState, Status, gather
+from penstock.web.teams import team_states
 from penstock.web.text import moment, span
 from penstock.web.threads import Reader
 
@@ -172,7 +173,7 @@ class Page:
         return self._render(
             "home.html", refresh, status=200, now=status, letters=letters.deadletters,
             shown=LETTERS_SHOWN, panels=self._show(HOME, call), troubles=troubles(status),
-            more_letters=letters.truncated,
+            more_letters=letters.truncated, teams=team_states(self._site).teams,
         )
 
     def _detail(self, call: Call, refresh: int) -> Html:

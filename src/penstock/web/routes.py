@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from penstock.flow import Route
 from penstock.web.deadletters import DeadLetters, DeadLetterStory, Wish, Wished
 from penstock.web.status import ServiceState, Status, TopicState
+from penstock.web.teams import Teams
 
 
 class Alive(Struct, frozen=True):
@@ -95,6 +96,9 @@ OWN_ROUTES: tuple[OwnRoute, ...] = (
              summary="Every service: lag, counts, gateways and why it stands still, if it does.",
              leads_to={"list_deadletters": {"service": "/services/0/service"}},
              replies={200: "Every service."}),
+    OwnRoute(method="GET", path="/teams", name="list_teams", reply=Teams,
+             summary="Every team: what it owns, and who is on call for it now.",
+             replies={200: "Every team."}),
     OwnRoute(method="GET", path="/deadletters", name="list_deadletters", reply=DeadLetters,
              query={"service": "Of this service only."},
              leads_to=_of_letter("get_deadletter", *_WISHES, at="/deadletters/0"),
